@@ -1,0 +1,204 @@
+"""TDDScheduler: the core's sampler behind diffusers' scheduler interface, for any pipeline of a VP model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import ClassVar, Literal
+
+import torch
+from diffusers.configuration_utils import ConfigMixin, register_to_config
+from diffusers.schedulers.scheduling_tcd import rescale_zero_terminal_snr
+from diffusers.schedulers.scheduling_utils import KarrasDiffusionSchedulers, SchedulerMixin
+from diffusers.utils import BaseOutput
+from diffusers.utils.torch_utils import randn_tensor
+from torch import Generator, Tensor
+
+from tdd_cli.core.clip import dynamic_threshold
+from tdd_cli.core.sampler import land, undershoot
+from tdd_cli.core.schedule import BetaSchedule, NoiseSchedule, Prediction, make_betas, vp
+from tdd_cli.core.times import early, equal, solver_grid
+
+PREDICTIONS: dict[str, Prediction] = {"epsilon": "eps", "v_prediction": "v", "sample": "x0"}
+"""diffusers' names for what a VP network predicts, and ours."""
+
+
+@dataclass
+class TDDSchedulerOutput(BaseOutput):
+    """What one step returns: the sample at the next timestep, and the x0 it was made from (clipped if
+    asked)."""
+
+    prev_sample: Tensor
+    pred_original_sample: Tensor
+
+
+class TDDScheduler(SchedulerMixin, ConfigMixin):
+    """Few-step sampler for students distilled with TDD, LCM, PCM or CTM.
+
+        pipe.scheduler = TDDScheduler.from_config(pipe.scheduler.config)
+        pipe(prompt, num_inference_steps=4, guidance_scale=1.7, eta=0.2)
+
+    The first seven settings describe the noise and are read from the pipeline's own scheduler.
+    `teacher_timesteps` is the number of points of the solver grid that the student was distilled on,
+    k_min..k_max the numbers of steps; `schedule` is "equal" or "early" (non-equidistant). `clip_x0_steps` is
+    the number of first steps whose x0 estimate is clipped to `sample_min_value`..`sample_max_value` (see
+    core.clip.dynamic_threshold: low, high).
+    """
+
+    _compatibles: ClassVar[list[str]] = [scheduler.name for scheduler in KarrasDiffusionSchedulers]
+    order = 1
+    init_noise_sigma = 1.0
+
+    @register_to_config
+    def __init__(
+        self,
+        num_train_timesteps: int = 1000,
+        beta_start: float = 0.00085,
+        beta_end: float = 0.012,
+        beta_schedule: BetaSchedule = "scaled_linear",
+        trained_betas: Sequence[float] | None = None,
+        prediction_type: str = "epsilon",
+        rescale_betas_zero_snr: bool = False,
+        teacher_timesteps: int = 250,
+        k_min: int = 4,
+        k_max: int = 8,
+        schedule: Literal["equal", "early"] = "equal",
+        clip_x0_steps: int = 0,
+        dynamic_thresholding_ratio: float = 0.995,
+        sample_min_value: float = 1.0,
+        sample_max_value: float = 1.0,
+    ) -> None:
+        if prediction_type not in PREDICTIONS:
+            raise ValueError(
+                f"prediction_type must be one of {', '.join(PREDICTIONS)}, got {prediction_type!r}"
+            )
+        if schedule not in ("equal", "early"):
+            raise ValueError(f"schedule must be 'equal' or 'early', got {schedule!r}")
+        betas = make_betas(beta_schedule, beta_start, beta_end, num_train_timesteps)
+        if trained_betas is not None:
+            betas = torch.as_tensor(trained_betas, dtype=torch.float64)
+        if rescale_betas_zero_snr:
+            betas = rescale_zero_terminal_snr(betas)
+        self.noise_schedule: NoiseSchedule = vp(betas, PREDICTIONS[prediction_type])
+        self._begin_index: int | None = None
+        self.set_timesteps(k_min)
+
+    def set_timesteps(
+        self,
+        num_inference_steps: int | None = None,
+        device: torch.device | str | None = None,
+        timesteps: Sequence[int] | None = None,
+    ) -> None:
+        """Choose the schedule: a number of steps, or the descending timesteps themselves."""
+        if (num_inference_steps is None) == (timesteps is None):
+            raise ValueError("give either num_inference_steps or timesteps")
+        if timesteps is not None:
+            times = self._checked(timesteps)
+        else:
+            times = self._named(int(num_inference_steps or 0))
+        self.num_inference_steps = len(times)
+        self.timesteps = times.to(device or "cpu")
+        self._host_times: list[int] = times.tolist()  # so that no step asks the device where it is
+        self._move(self.timesteps.device)
+        self._step_index: int | None = None
+        self._begin_index = None
+
+    def set_begin_index(self, begin_index: int = 0) -> None:
+        """The index of the first timestep a pipeline will use (image-to-image starts in the middle)."""
+        self._begin_index = begin_index
+
+    @property
+    def step_index(self) -> int | None:
+        """Index of the next step, None before the first."""
+        return self._step_index
+
+    @property
+    def begin_index(self) -> int | None:
+        """Index of the first step, None where the pipeline has not said."""
+        return self._begin_index
+
+    def scale_model_input(self, sample: Tensor, timestep: Tensor | int | None = None) -> Tensor:
+        """The sample itself: VP networks take x_t as it is."""
+        return sample
+
+    def step(
+        self,
+        model_output: Tensor,
+        timestep: Tensor | int,
+        sample: Tensor,
+        eta: float = 0.0,
+        generator: Generator | list[Generator] | None = None,
+        return_dict: bool = True,
+    ) -> TDDSchedulerOutput | tuple[Tensor, Tensor]:
+        """One step of core.sampler.sample: to the next timestep, or from the last one to x0.
+
+        `eta` in 0..1 is the share by which the step undershoots before noise from `generator` is added back.
+        """
+        index = self._index_of(timestep) if self._step_index is None else self._step_index
+        self._move(sample.device)
+        x0, eps = self.noise_schedule.split(sample, model_output, self.timesteps[index])
+        if index < self.config.clip_x0_steps:
+            x0 = self._clip(x0)
+        if index + 1 == len(self._host_times):
+            x_next = x0
+        else:
+            t_next = self.timesteps[index + 1]
+            noise = self._noise(model_output, generator) if eta > 0 else None
+            x_next = land(self.noise_schedule, x0, eps, undershoot(t_next, eta), t_next, noise)
+        self._step_index = index + 1
+        x_next, x0 = x_next.to(sample.dtype), x0.to(sample.dtype)
+        return TDDSchedulerOutput(x_next, x0) if return_dict else (x_next, x0)
+
+    def add_noise(self, original_samples: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
+        """x_t of clean samples [B, ...] at integer timesteps [B]."""
+        schedule = self.noise_schedule.to(original_samples.device)
+        times = timesteps.to(original_samples.device).long()
+        return schedule.mix(original_samples, noise, times).to(original_samples.dtype)
+
+    def __len__(self) -> int:
+        return len(self.noise_schedule)
+
+    def _named(self, k: int) -> Tensor:
+        """The k-step schedule of the configured kind, descending [k]."""
+        grid = solver_grid(self.config.teacher_timesteps, self.config.num_train_timesteps)
+        if self.config.schedule == "early":
+            return early(grid, k, self.config.k_min, self.config.k_max)
+        return equal(grid, k)
+
+    def _checked(self, timesteps: Sequence[int]) -> Tensor:
+        """Timesteps of the caller's as a tensor, descending [K]."""
+        times = [int(t) for t in timesteps]
+        last = self.config.num_train_timesteps - 1
+        falling = all(a > b for a, b in pairwise(times))
+        if not times or not falling or not 0 <= times[-1] <= times[0] <= last:
+            raise ValueError(f"timesteps must descend within {last}..0, got {times}")
+        return torch.tensor(times)
+
+    def _index_of(self, timestep: Tensor | int) -> int:
+        """Where a loop that starts at `timestep` starts in the schedule."""
+        if self._begin_index is not None:
+            return self._begin_index
+        if int(timestep) not in self._host_times:
+            raise ValueError(f"timestep {int(timestep)} is not in the schedule {self._host_times}")
+        return self._host_times.index(int(timestep))
+
+    def _move(self, device: torch.device) -> None:
+        """Bring the tables and the schedule to where the samples are."""
+        if self.timesteps.device != device:
+            self.timesteps = self.timesteps.to(device)
+        if self.noise_schedule.alpha.device != device:
+            self.noise_schedule = self.noise_schedule.to(device)
+
+    def _clip(self, x0: Tensor) -> Tensor:
+        config = self.config
+        return dynamic_threshold(
+            x0,
+            ratio=config.dynamic_thresholding_ratio,
+            low=config.sample_min_value,
+            high=config.sample_max_value,
+        )
+
+    @staticmethod
+    def _noise(like: Tensor, generator: Generator | list[Generator] | None) -> Tensor:
+        return randn_tensor(like.shape, generator=generator, device=like.device, dtype=like.dtype)

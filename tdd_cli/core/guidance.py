@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-from torch import Generator, Tensor
+from torch import Tensor
 
 Cond = dict[str, Tensor]
 """What a network takes besides x_t and t: tensors whose first dimension is the batch."""
@@ -63,16 +63,15 @@ def post_tuned(
     return denoise
 
 
-def drop_text(
-    cond: Cond, null: Cond, share: float, generator: Generator | None = None
-) -> tuple[Cond, Tensor]:
-    """(cond with about `share` of its samples emptied, indices of the samples that keep their prompt).
+def drop_text(cond: Cond, null: Cond, keep: Tensor) -> tuple[Cond, Tensor]:
+    """(cond with the samples where `keep` [B] is False emptied, indices of the samples that keep their
+    prompt).
 
-    The draw is made on the CPU (`generator` is a CPU generator), so its outcome is known without asking the
-    device.
+    `keep` is a boolean tensor on the CPU, so that its outcome is known without asking the device. Students
+    that saw about one empty prompt in five keep an unconditional branch, and with it a guidance that can be
+    tuned afterwards.
     """
     some = next(iter(cond.values()))
-    keep = torch.rand(len(some), generator=generator) >= share
     mask = keep.to(some.device)
     dropped = {name: torch.where(_like(mask, value), value, null[name]) for name, value in cond.items()}
     return dropped, keep.nonzero().squeeze(1).to(some.device)

@@ -24,7 +24,7 @@ Selector = Callable[[Tensor, Generator | None], Tensor]
 
 def lcm(times: Tensor) -> Selector:
     """s = 0: consistency distillation (Luo et al. 2023)."""
-    return lambda t_prev, generator=None: torch.zeros_like(t_prev)
+    return lambda t_prev, generator: torch.zeros_like(t_prev)
 
 
 def pcm(times: Tensor, *, phases: int = 4) -> Selector:

@@ -38,7 +38,8 @@ def stops(times: Tensor, k_min: int, k_max: int) -> Tensor:
     if not 1 <= k_min <= k_max <= len(times):
         raise ValueError(f"needs 1 <= k_min <= k_max <= {len(times)}, got k_min={k_min}, k_max={k_max}")
     visited = torch.cat([equal(times, k)[1:] for k in range(k_min, k_max + 1)])
-    return torch.cat([times.new_zeros(1), visited]).unique()
+    ends: Tensor = torch.unique(torch.cat([times.new_zeros(1), visited]))
+    return ends
 
 
 def early(times: Tensor, k: int, k_min: int, k_max: int) -> Tensor:

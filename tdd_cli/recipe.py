@@ -72,7 +72,7 @@ class TddTarget(Section):
         le=1000,
         description="how far below the nearest stop a target may lie, timesteps (null: as far as needed)",
     )
-    eta: float = Field(default=0.3, ge=0, lt=1, description="share by which a target is lowered at most")
+    eta: float = Field(default=0.3, ge=0, le=1, description="share by which a target is lowered at most")
 
 
 class PcmTarget(Section):

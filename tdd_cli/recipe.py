@@ -199,7 +199,7 @@ class Sample(Section):
         description="guidance scale on top of the distilled one, 1 = off and half the network calls",
     )
     eta: float = Field(
-        default=0.0, ge=0, lt=1, description="share by which a step undershoots before noise is added"
+        default=0.0, ge=0, le=1, description="share by which a step undershoots before noise is added"
     )
     schedule: Literal["equal", "early"] = Field(
         default="equal", description="equal steps, or the extra ones where the noise is"

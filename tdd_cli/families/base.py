@@ -53,8 +53,8 @@ class Family(Protocol):
     def null(self, cond: Cond) -> Cond:
         """The empty condition of the same batch: what the pipeline uses for no negative prompt."""
 
-    def denoise(self, x_t: Tensor, t: Tensor, cond: Cond) -> Tensor:
-        """The network's raw prediction [B, C, h, w] at x_t [B, C, h, w] and timesteps t [B]."""
+    def denoise(self, x_t: Tensor, t: Tensor, cond: Cond, *, net: nn.Module | None = None) -> Tensor:
+        """The raw prediction [B, C, h, w] of `net` (None: self.net) at x_t [B, C, h, w], timesteps t [B]."""
 
     def decode(self, x0: Tensor) -> Tensor:
         """Pixels [B, 3, H, W] in [-1, 1] of x0 [B, C, h, w]."""
@@ -63,7 +63,7 @@ class Family(Protocol):
         """A plain diffusers pipeline around the same modules."""
 
     def to(self, device: torch.device | str) -> Self:
-        """This family, moved to `device`."""
+        """Move everything to `device`; returns self."""
 
     @classmethod
     def load(cls, path: str, *, dtype: torch.dtype, config: str | None = None) -> Self:

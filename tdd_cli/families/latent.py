@@ -56,7 +56,7 @@ class LatentFamily:
         return cls(open_pipeline(path, cls.name, cls.parts, dtype=dtype, config=config))
 
     def to(self, device: torch.device | str) -> Self:
-        """This family, moved to `device`."""
+        """Move everything to `device`; returns self."""
         for module in self._modules():
             module.to(device)
         self.schedule = self.schedule.to(device)
@@ -113,12 +113,12 @@ class LatentFamily:
                 self._empty = self._encode([""], None)
         return {key: self._null_of(key, value) for key, value in cond.items()}
 
-    def denoise(self, x_t: Tensor, t: Tensor, cond: Cond) -> Tensor:
-        """The network's raw prediction [B, C, h, w] at x_t [B, C, h, w] and timesteps t [B]."""
-        dtype = next(self.net.parameters()).dtype  # read anew: a full fine-tune turns the network to float32
-        pred: Tensor = self.net(
-            x_t.to(dtype), self.schedule.model_time[t], **self._inputs(cond, dtype), return_dict=False
-        )[0]
+    def denoise(self, x_t: Tensor, t: Tensor, cond: Cond, *, net: nn.Module | None = None) -> Tensor:
+        """The raw prediction [B, C, h, w] of `net` (None: self.net) at x_t [B, C, h, w], timesteps t [B]."""
+        net = self.net if net is None else net
+        dtype = next(net.parameters()).dtype  # read anew: a full fine-tune turns the network to float32
+        time = self.schedule.model_time[t]
+        pred: Tensor = net(x_t.to(dtype), time, **self._inputs(cond, dtype), return_dict=False)[0]
         return pred.float()
 
     # --- what a family's own file says ---

@@ -203,7 +203,7 @@ def open_file(path: Path, family: str, parts: Parts, *, dtype: torch.dtype, conf
     if config is None and not hub_answers():
         raise MissingComponent(
             f"{path.name} has weights only; its configuration is on the hub, which does not answer",
-            hint=f"set the model's config to a {family} diffusers folder (with its tokenizers; weights not needed)",
+            hint=f"set the model's config to a {family} diffusers folder (weights not needed)",
         )
     if config is not None:
         folder = Path(config).expanduser()

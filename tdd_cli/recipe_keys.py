@@ -93,7 +93,7 @@ def _bounds(meta: Any) -> Iterator[str]:
     signs = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<"}
     for name, sign in signs.items():
         if getattr(meta, name, None) is not None:
-            yield f"{sign} {getattr(meta, name):g}"
+            yield f"{sign} {getattr(meta, name)}"
     if getattr(meta, "multiple_of", None) is not None:
         yield f"a multiple of {meta.multiple_of}"
     if getattr(meta, "min_length", None):

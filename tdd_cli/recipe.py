@@ -241,7 +241,7 @@ class Recipe(Section):
 
 
 def longest_jump(grid: int, k: int) -> int:
-    """The longest jump of k equal steps on the solver grid, timesteps: core.times.largest_gap without torch."""
+    """The longest jump of k equal steps on the grid, timesteps: core.times.largest_gap without torch."""
     stride = TRAINING_TIMESTEPS // grid
     visited = [(grid - i * grid // k) * stride - 1 for i in range(k)] + [0]
     return max(upper - lower for upper, lower in pairwise(visited))
@@ -260,6 +260,11 @@ def _conflicts(recipe: Recipe) -> Iterator[tuple[str, str]]:
         yield "sample.steps", f"must be at most teacher.grid ({grid}), got {sample.steps}"
     if sample.clip_x0 > sample.steps:
         yield "sample.clip_x0", f"must be at most sample.steps ({sample.steps}), got {sample.clip_x0}"
+    if sample.clip_high < sample.clip_low:
+        yield (
+            "sample.clip_high",
+            f"must be at least sample.clip_low ({sample.clip_low}), got {sample.clip_high}",
+        )
     if train.device_batch is not None and train.global_batch % train.device_batch:
         yield (
             "train.device_batch",
@@ -299,7 +304,7 @@ def load_recipe(name_or_path: str | Path, overrides: Sequence[str] = ()) -> Reci
     so every rule can be tried on every recipe. Raises RecipeError listing all mistakes, each with its line.
     """
     file = find_recipe(name_or_path)
-    return parse_recipe(_read(file), str(file), overrides)
+    return parse_recipe(read_text(file), str(file), overrides)
 
 
 def parse_recipe(text: str, source: str, overrides: Sequence[str] = ()) -> Recipe:
@@ -349,7 +354,8 @@ def find_recipe(name_or_path: str | Path) -> Path:
     return file
 
 
-def _read(file: Path) -> str:
+def read_text(file: Path) -> str:
+    """The text of a recipe file; RecipeError where it cannot be one."""
     try:
         if file.stat().st_size > _MAX_BYTES:
             raise RecipeError(

@@ -207,6 +207,8 @@ class Sample(Section):
     clip_x0: int = Field(
         default=0, ge=0, le=1000, description="first steps whose predicted latent is clipped"
     )
+    clip_low: float = Field(default=1.0, gt=0, description="how far clean latents reach")
+    clip_high: float = Field(default=1.0, gt=0, description="where a predicted latent is cut at the latest")
 
 
 Target = Annotated[TddTarget | PcmTarget | LcmTarget | CtmTarget, Field(discriminator="rule")]

@@ -152,6 +152,8 @@ class Inference(Section):
     eta: float = Field(ge=0, le=1, description="share by which a step undershoots before noise is added")
     schedule: Literal["equal", "early"] = Field(description="equal steps, or extra ones where the noise is")
     clip_x0: int = Field(ge=0, le=1000, description="first steps whose predicted latent is clipped")
+    clip_low: float = Field(default=1.0, gt=0, description="how far clean latents reach")
+    clip_high: float = Field(default=1.0, gt=0, description="where a predicted latent is cut at the latest")
 
     @model_validator(mode="after")
     def _fits_together(self) -> Inference:

@@ -26,6 +26,8 @@ CONVERT = (
     "tdd reads safetensors only, because loading a pickle runs whatever code it holds. Convert it where you "
     "trust it: load it with diffusers there and call pipe.save_pretrained(FOLDER)"
 )
+COPY_AGAIN = "it is incomplete, or of another model: copy it again, whole"
+NAME_A_MODEL = "give a diffusers folder, a .safetensors file, a hub id owner/name, or bundled:emoji"
 _LIBRARIES = (None, "diffusers", "transformers", "stable_diffusion")  # anything else is code in the folder
 
 
@@ -35,6 +37,7 @@ class Parts:
 
     pipeline: str  # its class in diffusers
     models: Mapping[str, str]  # folder: class, of the parts that have weights
+    tokenizers: tuple[str, ...]  # their folders
     mark: str  # how some keys begin in a single file of this family, and of no other
     without: tuple[str, ...] = ()  # parts that are left out
     flags: Mapping[str, Any] = field(default_factory=dict)  # of the pipeline's constructor
@@ -48,6 +51,8 @@ def open_pipeline(
 
     Raises UsageError for what cannot be used, MissingComponent for what cannot be reached.
     """
+    if not path:
+        raise UsageError("no model was named", hint=NAME_A_MODEL)
     if path.startswith("bundled:"):
         return open_folder(bundled(path), family, parts, dtype=dtype)
     local = Path(path).expanduser()
@@ -58,10 +63,7 @@ def open_pipeline(
     if local.is_file():
         return open_file(local, family, parts, dtype=dtype, config=config)
     if not HUB_ID.fullmatch(path) or path.startswith(("./", "../")) or local.suffix == ".safetensors":
-        raise UsageError(
-            f"no model at {path}",
-            hint="give a diffusers folder, a .safetensors file, a hub id owner/name, or bundled:emoji",
-        )
+        raise UsageError(f"no model at {path}", hint=NAME_A_MODEL)
     return open_folder(download(path, family, parts, dtype=dtype), family, parts, dtype=dtype)
 
 
@@ -88,8 +90,7 @@ def open_folder(folder: Path, family: str, parts: Parts, *, dtype: torch.dtype) 
     """The pipeline in a diffusers folder, every weight of every part accounted for."""
     import diffusers
 
-    index = _read_json(folder / "model_index.json", folder)
-    check_index(index, folder, family, parts)
+    check_config(folder, family, parts)
     models: dict[str, Any] = {}
     with quiet():
         for name, class_name in parts.models.items():
@@ -123,10 +124,7 @@ def open_part(folder: Path, class_name: str, *, dtype: torch.dtype) -> nn.Module
         )
     lost = sorted(info["missing_keys"])
     if lost:
-        raise UsageError(
-            f"{folder} lacks {len(lost)} weights, the first {lost[0]}",
-            hint="the files are incomplete or of another model: copy the folder again",
-        )
+        raise UsageError(f"{folder} lacks {len(lost)} weights, the first {lost[0]}", hint=COPY_AGAIN)
     return cast(nn.Module, part)
 
 
@@ -149,6 +147,17 @@ def check_index(index: Mapping[str, Any], folder: Path | str, family: str, parts
             )
         if wanted and class_name != wanted:
             raise UsageError(f"{folder}: {name} is a {class_name}", hint=f"{family} needs a {wanted} there")
+
+
+def check_tokenizers(folder: Path, parts: Parts) -> None:
+    """Refuse a folder without its vocabularies: transformers would make tokenizers that know no word."""
+    for name in parts.tokenizers:
+        have = {path.name for path in (folder / name).glob("*")}
+        if not ("tokenizer.json" in have or {"vocab.json", "merges.txt"} <= have):
+            raise UsageError(
+                f"{folder / name} has no vocabulary",
+                hint="it needs vocab.json and merges.txt, or tokenizer.json: copy the model again, whole",
+            )
 
 
 def weights_variant(folder: Path, dtype: torch.dtype) -> str | None:
@@ -196,34 +205,35 @@ def open_file(path: Path, family: str, parts: Parts, *, dtype: torch.dtype, conf
     import diffusers
 
     check_file(path, family, parts)
-    if config is not None and not (Path(config).expanduser() / "model_index.json").is_file():
-        raise UsageError(
-            f"no model_index.json in {config}", hint="config must be a diffusers folder; weights not needed"
-        )
-    if config is None and not hub_answers():
+    folder = None if config is None else check_config(Path(config).expanduser(), family, parts)
+    if folder is None and not hub_answers():
         raise MissingComponent(
             f"{path.name} has weights only; its configuration is on the hub, which does not answer",
             hint=f"set the model's config to a {family} diffusers folder (weights not needed)",
         )
-    if config is not None:
-        folder = Path(config).expanduser()
-        check_index(_read_json(folder / "model_index.json", folder), folder, family, parts)
+    lacks = UsageError(f"{path} lacks some of {family}'s weights", hint=COPY_AGAIN)
     with quiet(), _readable(path):
-        pipe = getattr(diffusers, parts.pipeline).from_single_file(
-            str(path),
-            torch_dtype=dtype,
-            config=None if config is None else str(Path(config).expanduser()),
-            local_files_only=config is not None,
-            **dict.fromkeys(parts.without),
-            **parts.flags,
-        )
-    for name in parts.models:
-        lost = [key for key, value in getattr(pipe, name).named_parameters() if value.is_meta]
-        if lost:
-            raise UsageError(
-                f"{path} lacks {len(lost)} weights of {name}, the first {lost[0]}", hint="another file?"
+        try:
+            pipe = getattr(diffusers, parts.pipeline).from_single_file(
+                str(path),
+                config=None if folder is None else str(folder),
+                local_files_only=folder is not None,
+                torch_dtype=dtype,
+                **dict.fromkeys(parts.without),
+                **parts.flags,
             )
+        except NotImplementedError as error:  # raised where a weight that was never filled is moved
+            raise lacks from error
+    if any(weight.is_meta for part in parts.models for weight in getattr(pipe, part).parameters()):
+        raise lacks
     return pipe
+
+
+def check_config(folder: Path, family: str, parts: Parts) -> Path:
+    """Refuse a folder that cannot say how a single file of this family is put together."""
+    check_index(_read_json(folder / "model_index.json", folder), folder, family, parts)
+    check_tokenizers(folder, parts)
+    return folder
 
 
 def check_file(path: Path, family: str, parts: Parts) -> None:
@@ -349,15 +359,14 @@ def quiet() -> Iterator[None]:
 
 @contextmanager
 def _readable(path: Path) -> Iterator[None]:
-    """Whatever diffusers raises at `path`, as a UsageError; out of memory stays what it is."""
+    """Whatever a library raises at `path`, as a UsageError; out of memory stays what it is."""
     try:
         yield
-    except (torch.OutOfMemoryError, MemoryError):
+    except torch.OutOfMemoryError:
         raise
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        raise UsageError(
-            f"{path} cannot be loaded: {_first_line(error)}", hint="is it complete, and of this family?"
-        ) from error
+        hint = "is it complete, and of this family?"
+        raise UsageError(f"{path} cannot be loaded: {_first_line(error)}", hint=hint) from error
 
 
 def _read_json(path: Path, folder: Path) -> dict[str, Any]:

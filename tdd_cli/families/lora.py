@@ -282,8 +282,8 @@ class Reload:
 
     matched: int  # modules whose weights came back exactly, alpha / rank multiplied in
     total: int  # modules that carry the trained adapter
-    delta: float  # largest difference between the two networks' outputs: 0 for alpha = rank
-    allowed: float  # the difference that rounding alone may make where alpha is not rank
+    delta: float  # largest difference between the two networks' outputs
+    allowed: float  # how much of it rounding may make: matrix kernels round by where in memory a weight lies
 
     @property
     def ok(self) -> bool:

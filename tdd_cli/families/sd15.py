@@ -21,6 +21,7 @@ class SD15(LatentFamily):
         models={"unet": "UNet2DConditionModel", "vae": "AutoencoderKL", "text_encoder": "CLIPTextModel"},
         without=("safety_checker", "feature_extractor", "image_encoder"),
         flags={"requires_safety_checker": False},
+        tokenizers=("tokenizer",),
         mark="cond_stage_model.",
     )
     lora_targets: ClassVar[tuple[str, ...]] = UNET_TARGETS

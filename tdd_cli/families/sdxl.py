@@ -30,6 +30,7 @@ class SDXL(LatentFamily):
         },
         without=("feature_extractor", "image_encoder"),
         flags={"add_watermarker": False},
+        tokenizers=("tokenizer", "tokenizer_2"),
         mark="conditioner.embedders.",
     )
     lora_targets: ClassVar[tuple[str, ...]] = UNET_TARGETS

@@ -1,0 +1,13 @@
+"""Fixtures that several folders share. That this file is here also lets tests say `from tiny import ...`."""
+
+from pathlib import Path
+
+import pytest
+from tiny import PIPELINES, tiny_pipeline
+
+
+@pytest.fixture(scope="session")
+def tiny_folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A random pipeline's folder for each family; to be read only."""
+    root = tmp_path_factory.mktemp("tiny")
+    return {family: tiny_pipeline(family, root) for family in PIPELINES}

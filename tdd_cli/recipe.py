@@ -58,6 +58,13 @@ class Data(Section):
     )
     resolution: int = Field(ge=8, multiple_of=8, description="side of the training pictures, pixels")
     flip: bool = Field(default=False, description="mirror half of the pictures")
+    cache: Literal["none", "memory"] = Field(
+        default="none",
+        description="memory: encode each picture once and keep its latent (256 kB at 1024 pixels)",
+    )
+    workers: int = Field(
+        default=0, ge=0, le=256, description="processes that decode pictures ahead (0: none)"
+    )
 
 
 class TddTarget(Section):

@@ -1,0 +1,1 @@
+"""Distillation: what is drawn for a step, the loop, checkpoints, previews."""

@@ -1,0 +1,108 @@
+"""From a recipe to the pieces of a run. The only place where a recipe's training sections are read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from accelerate import Accelerator
+
+from tdd_cli.core.loss import LOSSES
+from tdd_cli.core.targets import TARGETS
+from tdd_cli.core.times import solver_grid
+from tdd_cli.data.batches import Stream
+from tdd_cli.data.sources import open_source
+from tdd_cli.errors import RecipeError
+from tdd_cli.families import load_family
+from tdd_cli.families.base import Family
+from tdd_cli.recipe import LoraStudent, Recipe
+from tdd_cli.training.encode import CACHES
+from tdd_cli.training.loop import Shares, Step, learning_rate, train
+from tdd_cli.training.student import Pair, full_pair, lora_pair
+
+PRECISIONS = {
+    "fp32": ("no", torch.float32),
+    "fp16": ("fp16", torch.float16),
+    "bf16": ("bf16", torch.bfloat16),
+}
+
+
+@dataclass(frozen=True)
+class Assembled:
+    """The pieces of a run, ready to start at any step."""
+
+    family: Family
+    pair: Pair
+    accelerator: Accelerator
+    optimizer: torch.optim.Optimizer
+    steps: Callable[..., Iterator[Step]]  # (start=, steps=) -> the training loop
+
+
+def assemble(recipe: Recipe) -> Assembled:
+    """Load the model, open the data, put the student on: everything that can fail before a run begins."""
+    settings = recipe.train
+    mixed, dtype = PRECISIONS[settings.precision]
+    accelerator = Accelerator(mixed_precision=mixed, cpu=not torch.cuda.is_available())
+    source = open_source(
+        **recipe.data.model_dump(include={"source", "split", "image_column", "caption_column"})
+    )
+    stream = Stream(source, resolution=recipe.data.resolution, flip=recipe.data.flip, seed=settings.seed)
+    lora = isinstance(recipe.student, LoraStudent)
+    family = load_family(
+        recipe.model.family,
+        recipe.model.path,
+        dtype=dtype if lora else torch.float32,
+        device=accelerator.device,
+        config=recipe.model.config,
+    )
+    pair = make_pair(recipe, family)
+    if settings.gradient_checkpointing:
+        family.net.enable_gradient_checkpointing()  # type: ignore[operator]
+    optimizer = torch.optim.AdamW(
+        pair.parameters, settings.lr, weight_decay=settings.weight_decay, fused=True
+    )
+    family.net.train()
+    family.net, optimizer = accelerator.prepare(family.net, optimizer)
+    times = solver_grid(recipe.teacher.grid)
+    steps = partial(
+        train,
+        family,
+        pair,
+        stream,
+        optimizer,
+        accelerator,
+        times=times,
+        select=TARGETS[recipe.target.rule](times, **recipe.target.model_dump(exclude={"rule"})),
+        distance=LOSSES[recipe.loss.kind](**recipe.loss.model_dump(exclude={"kind"})),
+        guidance=recipe.teacher.guidance,
+        drop=settings.drop_text,
+        encode=CACHES[recipe.data.cache](family),
+        shares=make_shares(settings.global_batch, settings.device_batch, accelerator),
+        lr_at=learning_rate(
+            settings.lr, warmup=settings.warmup, steps=settings.steps, schedule=settings.lr_schedule
+        ),
+        grad_clip=settings.grad_clip,
+        seed=settings.seed,
+        workers=recipe.data.workers,
+    )
+    return Assembled(family, pair, accelerator, optimizer, steps)
+
+
+def make_pair(recipe: Recipe, family: Family) -> Pair:
+    """Student and teacher as the recipe's student section says."""
+    if isinstance(recipe.student, LoraStudent):
+        return lora_pair(family, rank=recipe.student.rank, alpha=recipe.student.alpha, seed=recipe.train.seed)
+    return full_pair(family)
+
+
+def make_shares(batch: int, micro: int | None, accelerator: Accelerator) -> Shares:
+    """The share this process takes of the global batch; RecipeError if it does not divide."""
+    processes = accelerator.num_processes
+    if batch % processes:
+        raise RecipeError(
+            f"train.global_batch ({batch}) must be a multiple of the {processes} processes of this run",
+            hint="Change it, or start another number of processes.",
+        )
+    return Shares(batch, micro or batch // processes, accelerator.process_index, processes)

@@ -1,0 +1,151 @@
+"""The training loop: a generator of optimizer steps. Progress and checkpoints belong to the caller."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+
+from tdd_cli.core.guidance import drop_text, guided
+from tdd_cli.core.loss import Distance, distillation_loss
+from tdd_cli.core.targets import Selector
+from tdd_cli.data.batches import Batch, Stream, batches
+from tdd_cli.families.base import Family
+from tdd_cli.training.draws import Draws, draw_step
+from tdd_cli.training.student import Pair
+
+
+@dataclass(frozen=True)
+class Step:
+    """One optimizer step done. Tensors stay on the device until somebody reads them."""
+
+    step: int  # steps done so far, this one included
+    loss: Tensor  # scalar, mean over this process's samples
+    grad_norm: Tensor  # scalar, before clipping
+    lr: float
+
+
+@dataclass(frozen=True)
+class Shares:
+    """Which rows of a step's global batch this process takes, and in how many goes."""
+
+    batch: int  # samples per optimizer step, over all processes
+    micro: int  # samples in one forward pass
+    process: int = 0
+    processes: int = 1
+
+    def parts(self) -> list[slice]:
+        """The rows of the global batch, one slice for each forward pass."""
+        each = self.batch // self.processes
+        first = self.process * each
+        return [
+            slice(start, min(start + self.micro, first + each))
+            for start in range(first, first + each, self.micro)
+        ]
+
+
+def train(
+    family: Family,
+    pair: Pair,
+    stream: Stream,
+    optimizer: torch.optim.Optimizer,
+    accelerator: Accelerator,
+    *,
+    times: Tensor,
+    select: Selector,
+    distance: Distance,
+    guidance: float,
+    drop: float,
+    encode: Callable[[Batch], Tensor],
+    shares: Shares,
+    lr_at: Callable[[int], float],
+    grad_clip: float,
+    seed: int,
+    start: int,
+    steps: int,
+    workers: int = 0,
+) -> Iterator[Step]:
+    """Yields after every optimizer step from `start` to `steps`.
+
+    times    the solver grid, ascending [N];  select  the target rule;  guidance  the teacher's scale, 1 = off
+    drop     share of samples whose prompt is emptied;  encode  pixels of a batch -> x0
+    lr_at    learning rate of the n-th step, n from 0
+    """
+    parts = shares.parts()
+    rows = (_rows(step, shares.batch, part) for step in range(start, steps) for part in parts)
+    stock = batches(stream, rows, workers=workers)
+    for step in range(start, steps):
+        draws = draw_step(times, select, batch=shares.batch, drop_text=drop, seed=seed, step=step)
+        lr = lr_at(step)
+        for group in optimizer.param_groups:
+            group["lr"] = lr
+        losses = []
+        for last, part in _flag_last(parts):
+            with nullcontext() if last else accelerator.no_sync(family.net):
+                loss = micro_loss(family, pair, next(stock), draws.part(part), distance, guidance, encode)
+                accelerator.backward(loss / len(parts))
+            losses.append(loss.detach())
+        grad_norm = accelerator.clip_grad_norm_(pair.parameters, grad_clip)
+        optimizer.step()
+        optimizer.zero_grad()
+        yield Step(step + 1, torch.stack(losses).mean(), grad_norm, lr)
+
+
+def micro_loss(
+    family: Family,
+    pair: Pair,
+    batch: Batch,
+    draws: Draws,
+    distance: Distance,
+    guidance: float,
+    encode: Callable[[Batch], Tensor],
+) -> Tensor:
+    """The loss of one forward pass, a scalar: encode, drop prompts, distillation step."""
+    x0 = encode(batch)
+    cond = family.encode_prompts(batch.prompts, batch.sizes)
+    null = family.null(cond)
+    cond, kept = drop_text(cond, null, draws.keep)
+    noise = draws.noise(tuple(x0.shape[1:])).to(x0.device)
+    t, t_prev, s = (time.to(x0.device) for time in (draws.t, draws.t_prev, draws.s))
+    return distillation_loss(
+        family.schedule,
+        lambda x, at: pair.student(x, at, cond),
+        guided(pair.teacher, cond, null, guidance, rows=kept),
+        x0,
+        noise,
+        t,
+        t_prev,
+        s,
+        distance,
+    )
+
+
+def learning_rate(
+    lr: float, *, warmup: int, steps: int, schedule: Literal["constant", "cosine"]
+) -> Callable[[int], float]:
+    """lr of the n-th step: a linear rise over `warmup` steps, then constant, or half a cosine down to 0."""
+
+    def at(step: int) -> float:
+        if step < warmup:
+            return lr * (step + 1) / warmup
+        if schedule == "constant":
+            return lr
+        return lr * (1 + math.cos(math.pi * (step - warmup) / (steps - warmup))) / 2
+
+    return at
+
+
+def _rows(step: int, batch: int, part: slice) -> range:
+    """The stream's rows for one forward pass of a step."""
+    return range(step * batch + part.start, step * batch + part.stop)
+
+
+def _flag_last(parts: list[slice]) -> Iterator[tuple[bool, slice]]:
+    for i, part in enumerate(parts):
+        yield i + 1 == len(parts), part

@@ -1,0 +1,65 @@
+"""Student and teacher as two networks, whether the student is an adapter or a whole copy of the weights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from tdd_cli.core.guidance import Cond, Network
+from tdd_cli.families.base import Family
+from tdd_cli.families.lora import (
+    adapter_off,
+    add_lora,
+    frozen_copy,
+    lora_state,
+    set_lora_state,
+    unfreeze,
+)
+
+State = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Pair:
+    """What is distilled into what."""
+
+    student: Network
+    teacher: Network
+    parameters: list[nn.Parameter]  # what is trained
+    state: Callable[[], State]  # the trained tensors by name, not copies
+    load_state: Callable[[Mapping[str, Tensor]], None]
+
+
+def lora_pair(family: Family, *, rank: int, alpha: float | None = None, seed: int = 0) -> Pair:
+    """An adapter on the family's network as student; the teacher is the same network with the adapter off."""
+    generator = torch.Generator("cpu").manual_seed(seed)
+    parameters = add_lora(family.net, family.lora_targets, rank=rank, alpha=alpha, generator=generator)
+    bare = family.net  # accelerate may wrap the network later: names are those of the bare one
+
+    def teacher(x_t: Tensor, t: Tensor, cond: Cond) -> Tensor:
+        with adapter_off(family.net):
+            return family.denoise(x_t, t, cond)
+
+    return Pair(
+        family.denoise,
+        teacher,
+        parameters,
+        lambda: lora_state(bare),
+        lambda state: set_lora_state(bare, state),
+    )
+
+
+def full_pair(family: Family) -> Pair:
+    """All of the family's network as student, in float32; the teacher is a frozen copy of it."""
+    origin, bare = frozen_copy(family.net), family.net
+
+    def teacher(x_t: Tensor, t: Tensor, cond: Cond) -> Tensor:
+        return family.denoise(x_t, t, cond, net=origin)
+
+    def load_state(state: Mapping[str, Tensor]) -> None:
+        bare.load_state_dict(state)
+
+    return Pair(family.denoise, teacher, unfreeze(bare), lambda: dict(bare.state_dict()), load_state)

@@ -47,7 +47,7 @@ def add_lora(
     targets: Sequence[str],
     *,
     rank: int,
-    alpha: int | None = None,
+    alpha: float | None = None,
     generator: torch.Generator | None = None,
 ) -> list[nn.Parameter]:
     """Put an adapter on a network without one and return its parameters (float32); all others are frozen.

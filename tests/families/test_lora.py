@@ -124,6 +124,36 @@ def test_gradients_reach_the_adapter_around_a_teacher_call(family):
     assert all(p.grad is not None and p.grad.abs().max() > 0 for p in lora_parameters(net))
 
 
+def test_gradient_checkpointing_leaves_the_gradients_alone(family):
+    """The forward pass is run again in backward, when the adapter has long been switched on again."""
+    net = trained(family)
+    x = torch.randn(2, 4, SIZE // 2, SIZE // 2)
+    cond = family.encode_prompts(["a fox", "the sun"])
+    gradients = []
+    net.train()
+    for switch in (net.disable_gradient_checkpointing, net.enable_gradient_checkpointing):
+        switch()
+        ours = family.denoise(x, T, cond)
+        with torch.no_grad(), adapter_off(net):
+            theirs = family.denoise(x, T, cond)
+        loss = (ours - theirs).square().mean()
+        gradients.append(torch.autograd.grad(loss, lora_parameters(net)))
+    torch.testing.assert_close(gradients[0], gradients[1])
+
+
+def test_a_bfloat16_network_trains_saves_and_loads(family, forward, tmp_path):
+    family.net.to(torch.bfloat16)
+    before = forward()
+    net = trained(family, alpha=3)
+    with adapter_off(net):
+        assert torch.equal(forward(), before)
+    x = torch.randn(2, 4, SIZE // 2, SIZE // 2)
+    family.denoise(x, T, family.encode_prompts(["a fox", "the sun"])).square().mean().backward()
+    assert {p.grad.dtype for p in lora_parameters(net)} == {torch.float32}
+    save_lora(net, tmp_path / "lora.safetensors", {})
+    assert check_saved(tmp_path / "lora.safetensors", net, bare_copy(net), forward).ok
+
+
 def test_a_full_fine_tune_has_no_teacher_inside(family, forward):
     with pytest.raises(AssertionError, match="frozen_copy"), adapter_off(family.net):
         pass

@@ -30,7 +30,8 @@ class Family(Protocol):
     lora_prefix: ClassVar[str]  # what diffusers calls the network in a LoRA file: "unet", "transformer"
 
     net: nn.Module  # the network that is distilled; may be replaced by a wrapped or compiled one
-    schedule: NoiseSchedule
+    schedule: NoiseSchedule  # on the device of the network
+    truncated: int  # prompts cut so far to the length the text encoder takes
 
     @property
     def default_size(self) -> tuple[int, int]:

@@ -27,7 +27,8 @@ PREDICTIONS: dict[str, Prediction] = {"epsilon": "eps", "v_prediction": "v", "sa
 @dataclass
 class TDDSchedulerOutput(BaseOutput):
     """What one step returns: the sample at the next timestep, and the x0 it was made from (clipped if
-    asked)."""
+    asked).
+    """
 
     prev_sample: Tensor
     pred_original_sample: Tensor

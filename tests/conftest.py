@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+import torch
 from tiny import PIPELINES, tiny_pipeline
 
 
@@ -11,3 +12,9 @@ def tiny_folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """A random pipeline's folder for each family; to be read only."""
     root = tmp_path_factory.mktemp("tiny")
     return {family: tiny_pipeline(family, root) for family in PIPELINES}
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> None:
+    """Networks this small are slower on two threads, and far slower while another process wants a core."""
+    torch.set_num_threads(1)

@@ -107,18 +107,20 @@ def _emoji() -> Source:
 
 def _load(source: str, *arguments: Any, split: str, **keywords: Any) -> Any:
     """`datasets.load_dataset` with its many errors as two of ours."""
-    from datasets import Dataset, load_dataset
-    from datasets.exceptions import DatasetNotFoundError
+    from datasets import Dataset, disable_progress_bars, load_dataset
+    from datasets.exceptions import DatasetNotFoundError, DatasetsError
 
     try:
+        disable_progress_bars()
         rows = load_dataset(*arguments, split=split, **keywords)
     except (DatasetNotFoundError, ConnectionError) as error:
         raise MissingComponent(
             f"the data set {source!r} is not here, and the hub does not give it ({_first_line(error)})",
             hint="Give a local folder or parquet file, or download it where the hub can be reached.",
         ) from None
-    except (OSError, ValueError, RuntimeError) as error:
-        raise DataError(f"{source} cannot be read: {_first_line(error)}", hint=_LAYOUT) from None
+    except (DatasetsError, OSError, ValueError, RuntimeError) as error:
+        cause = error.__cause__ or error
+        raise DataError(f"{source} cannot be read: {_first_line(cause)}", hint=_LAYOUT) from None
     assert isinstance(rows, Dataset)
     return rows
 

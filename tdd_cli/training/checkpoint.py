@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -43,7 +44,7 @@ def load(
         extra = json.loads((checkpoint / "state.json").read_text())
         student = load_file(checkpoint / "student.safetensors")
         restore_optimizer(optimizer, load_file(checkpoint / "optimizer.safetensors"))
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, SafetensorError) as error:
         raise UsageError(
             f"the checkpoint {checkpoint} cannot be read: {error}",
             hint="Remove it: the run then resumes from the one before.",

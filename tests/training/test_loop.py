@@ -1,0 +1,57 @@
+"""The pieces of the training loop: draws, shares, learning rates, and micro-batches that add up."""
+
+import pytest
+import torch
+
+from tdd_cli.core.targets import TARGETS, tdd
+from tdd_cli.core.times import solver_grid
+from tdd_cli.training.draws import draw_step
+from tdd_cli.training.loop import Shares, learning_rate
+
+GRID = solver_grid(250)
+
+
+def draws(step=3, seed=0, batch=16):
+    return draw_step(GRID, tdd(GRID), batch=batch, drop_text=0.25, seed=seed, step=step)
+
+
+def test_a_steps_draws_depend_on_seed_and_step_alone():
+    one, again, later, other = draws(), draws(), draws(step=4), draws(seed=1)
+    assert torch.equal(one.t, again.t)
+    assert one.seeds == again.seeds
+    assert not torch.equal(one.t, later.t)
+    assert not torch.equal(one.t, other.t)
+    assert not set(one.seeds) & set(later.seeds)
+
+
+def test_a_part_of_the_draws_is_a_part_of_the_noise():
+    whole, part = draws().noise((4, 2, 2)), draws().part(slice(4, 8)).noise((4, 2, 2))
+    assert torch.equal(whole[4:8], part)
+
+
+@pytest.mark.parametrize("name", TARGETS)
+def test_draws_are_ordered(name):
+    drawn = draw_step(GRID, TARGETS[name](GRID), batch=256, drop_text=0.2, seed=0, step=0)
+    assert (drawn.s <= drawn.t_prev).all()
+    assert (drawn.t_prev < drawn.t).all()
+    assert 0.7 < drawn.keep.float().mean() < 0.9
+
+
+@pytest.mark.parametrize(("batch", "micro", "processes"), [(16, 16, 1), (16, 4, 1), (16, 3, 2), (12, 8, 3)])
+def test_shares_cover_the_batch_once(batch, micro, processes):
+    rows = [
+        row
+        for process in range(processes)
+        for part in Shares(batch, micro, process, processes).parts()
+        for row in range(part.start, part.stop)
+    ]
+    assert rows == list(range(batch))
+
+
+def test_the_learning_rate_rises_then_stays_or_falls():
+    constant = learning_rate(1.0, warmup=4, steps=12, schedule="constant")
+    assert [constant(step) for step in (0, 3, 4, 11)] == [0.25, 1.0, 1.0, 1.0]
+    cosine = learning_rate(1.0, warmup=4, steps=12, schedule="cosine")
+    assert cosine(4) == 1.0
+    assert cosine(8) == pytest.approx(0.5)
+    assert cosine(11) < 0.05

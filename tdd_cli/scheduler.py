@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from diffusers.configuration_utils import ConfigMixin, register_to_config
-from diffusers.schedulers.scheduling_tcd import rescale_zero_terminal_snr
 from diffusers.schedulers.scheduling_utils import KarrasDiffusionSchedulers, SchedulerMixin
 from diffusers.utils import BaseOutput
 from diffusers.utils.torch_utils import randn_tensor
@@ -17,11 +16,32 @@ from torch import Generator, Tensor
 
 from tdd_cli.core.clip import dynamic_threshold
 from tdd_cli.core.sampler import land, undershoot
-from tdd_cli.core.schedule import BetaSchedule, NoiseSchedule, Prediction, make_betas, vp
+from tdd_cli.core.schedule import BetaSchedule, NoiseSchedule, Prediction, make_betas, vp, zero_terminal_snr
 from tdd_cli.core.times import early, equal, solver_grid
 
 PREDICTIONS: dict[str, Prediction] = {"epsilon": "eps", "v_prediction": "v", "sample": "x0"}
 """diffusers' names for what a VP network predicts, and ours."""
+
+
+def schedule_of(config: Mapping[str, Any]) -> NoiseSchedule:
+    """The noise schedule in a diffusers scheduler's configuration; ValueError if there is none."""
+    if "beta_start" not in config or config.get("use_flow_sigmas"):
+        raise ValueError(f"{config.get('_class_name', 'it')} has no betas")
+    prediction = config.get("prediction_type", "epsilon")
+    if prediction not in PREDICTIONS:
+        raise ValueError(f"prediction_type must be one of {', '.join(PREDICTIONS)}, got {prediction!r}")
+    if config.get("trained_betas") is not None:
+        betas = torch.tensor(config["trained_betas"], dtype=torch.float64)
+    else:
+        steps = config["num_train_timesteps"]
+        betas = make_betas(config["beta_schedule"], config["beta_start"], config["beta_end"], steps)
+    if config.get("rescale_betas_zero_snr"):
+        if prediction == "epsilon":
+            raise ValueError(
+                "rescale_betas_zero_snr with epsilon: noise says nothing of x0 at the last timestep"
+            )
+        betas = zero_terminal_snr(betas)
+    return vp(betas, PREDICTIONS[prediction])
 
 
 @dataclass
@@ -76,12 +96,7 @@ class TDDScheduler(SchedulerMixin, ConfigMixin):
             )
         if schedule not in ("equal", "early"):
             raise ValueError(f"schedule must be 'equal' or 'early', got {schedule!r}")
-        betas = make_betas(beta_schedule, beta_start, beta_end, num_train_timesteps)
-        if trained_betas is not None:
-            betas = torch.as_tensor(trained_betas, dtype=torch.float64)
-        if rescale_betas_zero_snr:
-            betas = rescale_zero_terminal_snr(betas)
-        self.noise_schedule: NoiseSchedule = vp(betas, PREDICTIONS[prediction_type])
+        self.noise_schedule: NoiseSchedule = schedule_of(self.config)
         self._begin_index: int | None = None
         self.set_timesteps(k_min)
 

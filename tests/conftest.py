@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+
 from tiny import PIPELINES, tiny_pipeline
 
 

@@ -118,6 +118,17 @@ def make_betas(kind: BetaSchedule, start: float, end: float, steps: int = 1000) 
     raise ValueError(f"unknown beta schedule {kind!r}; known: linear, scaled_linear, squaredcos_cap_v2")
 
 
+def zero_terminal_snr(betas: Tensor) -> Tensor:
+    """Betas [T] whose last timestep is pure noise: sqrt(abar) shifted to end at 0, its first value kept.
+
+    Lin et al. 2023, Common diffusion noise schedules and sample steps are flawed, algorithm 1.
+    """
+    root = torch.cumprod(1 - betas, dim=0).sqrt()
+    root = (root - root[-1]) * root[0] / (root[0] - root[-1])
+    abar = root**2
+    return 1 - torch.cat([abar[:1], abar[1:] / abar[:-1]])
+
+
 def _schedule(alpha: Tensor, sigma: Tensor, model_time: Tensor, prediction: Prediction) -> NoiseSchedule:
     """Tables are computed in float64 and used in float32 (some devices have no float64)."""
     if prediction not in MIXTURES:

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from tdd_cli.core.schedule import NoiseSchedule, Prediction, make_betas, vp
+from tdd_cli.core.schedule import NoiseSchedule
 from tdd_cli.errors import UsageError
 from tdd_cli.families.base import Cond
 from tdd_cli.families.loading import Parts, open_pipeline, quiet
+from tdd_cli.scheduler import schedule_of
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -24,7 +25,6 @@ UNET_TARGETS = (
     *("to_q", "to_k", "to_v", "to_out.0", "proj_in", "proj_out", "ff.net.0.proj", "ff.net.2"),
     *("conv1", "conv2", "conv_shortcut", "downsamplers.0.conv", "upsamplers.0.conv", "time_emb_proj"),
 )
-PREDICTIONS: dict[str, Prediction] = {"epsilon": "eps", "v_prediction": "v", "sample": "x0"}
 
 
 class LatentFamily:
@@ -44,7 +44,7 @@ class LatentFamily:
         self.pipe = pipe
         self.net: nn.Module = getattr(pipe, self.parts.net)
         self.vae = pipe.vae.float()
-        self.schedule: NoiseSchedule = schedule_of(pipe.scheduler.config)
+        self.schedule: NoiseSchedule = _schedule(pipe.scheduler.config)
         self.truncated = 0  # prompts cut so far to the length the text encoder takes
         self._empty: Cond | None = None
         for module in self._modules():
@@ -160,51 +160,14 @@ class LatentFamily:
         self.truncated += cut
 
 
-def schedule_of(config: Mapping[str, Any]) -> NoiseSchedule:
-    """The noise schedule that a diffusers scheduler's configuration describes."""
-    if "beta_start" not in config or config.get("use_flow_sigmas"):
-        raise UsageError(
-            f"the scheduler {config.get('_class_name', '')} has no betas",
-            hint="a DDPM, DDIM, Euler or DPM++ one is needed",
-        )
-    prediction = config.get("prediction_type", "epsilon")
-    if prediction not in PREDICTIONS:
-        raise UsageError(
-            f"the scheduler's prediction_type is {prediction!r}", hint=f"known: {', '.join(PREDICTIONS)}"
-        )
-    betas = _betas(config)
-    if config.get("rescale_betas_zero_snr"):
-        if prediction == "epsilon":
-            raise UsageError(
-                "the scheduler has rescale_betas_zero_snr with prediction_type epsilon",
-                hint="noise alone says nothing of x0 at the last timestep: one of the two settings is wrong",
-            )
-        betas = zero_terminal_snr(betas)
-    return vp(betas, PREDICTIONS[prediction])
-
-
-def _betas(config: Mapping[str, Any]) -> Tensor:
-    if config.get("trained_betas") is not None:
-        return torch.tensor(config["trained_betas"], dtype=torch.float64)
+def _schedule(config: Mapping[str, Any]) -> NoiseSchedule:
+    """The noise schedule of the pipeline's scheduler; UsageError if it has none that makes sense."""
     try:
-        return make_betas(
-            config["beta_schedule"], config["beta_start"], config["beta_end"], config["num_train_timesteps"]
-        )
+        return schedule_of(config)
     except ValueError as error:
         raise UsageError(
-            f"the scheduler's betas: {error}", hint="use another scheduler_config.json"
+            f"the model's scheduler: {error}", hint="use another scheduler_config.json: a DDIM or Euler one"
         ) from error
-
-
-def zero_terminal_snr(betas: Tensor) -> Tensor:
-    """Betas [T] whose last timestep is pure noise: sqrt(abar) shifted to end at 0, its first value kept.
-
-    Lin et al., Common diffusion noise schedules and sample steps are flawed, algorithm 1.
-    """
-    root = torch.cumprod(1 - betas, dim=0).sqrt()
-    root = (root - root[-1]) * root[0] / (root[0] - root[-1])
-    abar = root**2
-    return 1 - torch.cat([abar[:1], abar[1:] / abar[:-1]])
 
 
 def _channels(values: Sequence[float], like: Tensor) -> Tensor:

@@ -10,13 +10,13 @@ import time
 import huggingface_hub
 import pytest
 import torch
-from original import save_original
 from safetensors.torch import load_file, save_file
-from tiny import tiny
 
+from original import save_original
 from tdd_cli.errors import MissingComponent, UsageError
 from tdd_cli.families import FAMILIES, family_class, load_family
 from tdd_cli.families.loading import bundled, check_header, files_wanted, quiet, variant_of
+from tiny import tiny
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ import torch
 from diffusers import UNet2DConditionModel
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
-from tiny import SIZE
 
 from tdd_cli.errors import UsageError
 from tdd_cli.families import FAMILIES, load_family
@@ -24,6 +23,7 @@ from tdd_cli.families.lora import (
     set_lora_state,
     unfreeze,
 )
+from tiny import SIZE
 
 T = torch.tensor([10, 900])
 

@@ -1,0 +1,103 @@
+"""tdd distill, as typed."""
+
+import json
+
+import pytest
+from accelerate.state import AcceleratorState
+from typer.testing import CliRunner
+
+from tdd_cli.cli import app
+from tdd_cli.errors import DataError, MissingComponent, RecipeError, UsageError
+
+SMALL = (
+    "train.steps=4", "train.warmup=1", "train.global_batch=4", "train.device_batch=4", "data.resolution=32",
+    "student.rank=2", "checkpoint.every=2", "preview.prompts=[]",
+)  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def fresh_accelerate():
+    AcceleratorState._reset_state(True)
+
+
+def call(*arguments):
+    return CliRunner().invoke(app, ["distill", *map(str, arguments)])
+
+
+def settings(model, *changes):
+    return [word for change in (f"model.path={model}", *SMALL, *changes) for word in ("--set", change)]
+
+
+def steps(run):
+    return [json.loads(line)["step"] for line in (run / "log.jsonl").read_text().splitlines()]
+
+
+def test_a_run_says_what_it_does_and_prints_its_folder(tiny_folders, tmp_path):
+    done = call(*settings(tiny_folders["sdxl"]), "--out", tmp_path / "run")
+    assert done.exit_code == 0, done.output
+    assert done.stdout.splitlines() == [str(tmp_path / "run")]
+    assert "recipe emoji-4to8 (the default)" in done.stderr
+    assert "modules 119/119" in done.stderr
+    names = {path.name for path in (tmp_path / "run").iterdir()}
+    assert names >= {"recipe.yaml", "manifest.json", "log.jsonl", "inference.json", "adapter.safetensors"}
+    drawn = CliRunner().invoke(
+        app, ["sample", "a fox", "--run", str(tmp_path / "run"), "--out", str(tmp_path / "pictures")]
+    )
+    assert drawn.exit_code == 0, drawn.output
+    assert [path.name for path in (tmp_path / "pictures").iterdir()] == ["a-fox-0.png"]
+
+
+def test_max_steps_stops_early_and_resume_finishes(tiny_folders, tmp_path):
+    run = tmp_path / "run"
+    first = call("-r", "emoji-pcm", *settings(tiny_folders["sdxl"]), "--out", run, "--max-steps", 3)
+    assert steps(run) == [1, 2, 3]
+    assert f"tdd distill --resume {run}" in first.stderr
+    second = call("--resume", run)
+    assert second.exit_code == 0, second.output
+    assert steps(run) == [1, 2, 3, 4]
+
+
+def test_resuming_a_finished_run_changes_nothing(tiny_folders, tmp_path):
+    run = tmp_path / "run"
+    call(*settings(tiny_folders["sdxl"]), "--out", run)
+    before = (run / "adapter.safetensors").read_bytes()
+    assert call("--resume", run).exit_code == 0
+    assert steps(run) == [1, 2, 3, 4]
+    assert (run / "adapter.safetensors").read_bytes() == before
+
+
+def test_the_seed_option_is_the_recipes_seed(tiny_folders, tmp_path):
+    call(*settings(tiny_folders["sdxl"]), "--out", tmp_path / "run", "--seed", 7, "--max-steps", 1)
+    assert json.loads((tmp_path / "run" / "manifest.json").read_text())["seed"] == 7
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        (["-r", "emoji-4to9"], RecipeError, "there is no recipe or file 'emoji-4to9'"),
+        (["--set", "lora.rnak=4"], RecipeError, "did you mean 'student.rank'"),
+        (["--set", "train.steps=many"], RecipeError, "train.steps must be an integer >= 1"),
+        (["--resume", "absent"], UsageError, "absent does not exist"),
+        (["--resume", "absent", "-r", "emoji-pcm"], UsageError, "--resume takes everything from the run"),
+        (["--set", "data.source=./absent"], DataError, "neither a folder"),
+        (["--set", "data.source=absent.parquet"], DataError, "there is no file absent.parquet"),
+        (["--set", "model.path=./absent"], UsageError, "no model at ./absent"),
+        (["--set", "model.path=model.ckpt"], UsageError, "is a pickle"),
+        (["--set", "model.path=nobody/nothing"], MissingComponent, "nobody/nothing"),
+        (["-r", "sdxl-4to8", "--set", "data.source=bundled:emoji"], MissingComponent, "stable-diffusion-xl"),
+    ],
+)
+def test_bad_input_is_said_and_leaves_nothing(monkeypatch, tmp_path, arguments, error, message):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    done = call(*arguments)
+    assert isinstance(done.exception, error), done.output
+    assert message in done.exception.message
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_holds_something_is_not_written_to(tiny_folders, tmp_path):
+    (tmp_path / "keep.txt").write_text("precious")
+    done = call(*settings(tiny_folders["sdxl"]), "--out", tmp_path)
+    assert isinstance(done.exception, UsageError)
+    assert [path.name for path in tmp_path.iterdir()] == ["keep.txt"]

@@ -146,7 +146,12 @@ class Inference(Section):
     teacher_grid: int = Field(ge=2, le=1000, description="points of the solver grid the steps lie on")
     k_min: int = Field(ge=1, le=1000, description="fewest sampling steps trained for")
     k_max: int = Field(ge=1, le=1000, description="most sampling steps trained for")
-    resolution: int = Field(ge=8, multiple_of=8, description="side of the training pictures, pixels")
+    resolution: int | None = Field(
+        default=None,
+        ge=8,
+        multiple_of=8,
+        description="side of the training pictures, pixels (null: the model's own)",
+    )
     steps: int = Field(ge=1, le=1000, description="sampling steps")
     guidance: float = Field(ge=0, le=100, description="guidance scale, 1 = off")
     eta: float = Field(ge=0, le=1, description="share by which a step undershoots before noise is added")

@@ -74,8 +74,10 @@ def _draw(
     loaded = _load(inference, adapter)
     seeds = [(seed + i) % (MAX_SEED + 1) for i in range(len(prompts))]
     _make_folder(out)
+    side = inference.resolution
+    size = None if side is None else (side, side)
     began = time.perf_counter()
-    for picture in generate(loaded, prompts, seeds, sampling, batch=batch):
+    for picture in generate(loaded, prompts, seeds, sampling, size=size, batch=batch):
         path = _free(out, f"{_slug(picture.prompt)}-{picture.seed}")
         save_png(picture.image, path, _record(inference, adapter, picture.prompt, picture.seed))
         typer.echo(str(path))
@@ -142,7 +144,7 @@ def _bare(model: str, family: str) -> Inference:
 
     family_class(family)
     return Inference(
-        family=family, model=model, method="none", teacher_grid=250, k_min=4, k_max=8, resolution=8,
+        family=family, model=model, method="none", teacher_grid=250, k_min=4, k_max=8,
         steps=4, guidance=1.0, eta=0.0, schedule="equal", clip_x0=0,
     )  # fmt: skip
 
@@ -155,8 +157,8 @@ def _load(inference: Inference, adapter: Path | None) -> Family:
     from tdd_cli.families.loading import open_part
     from tdd_cli.families.lora import load_lora
 
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    dtype = torch.float16 if device == "cuda" else torch.float32
+    device = torch.accelerator.current_accelerator() or torch.device("cpu")
+    dtype = torch.float16 if device.type == "cuda" else torch.float32
     family = load_family(
         inference.family, inference.model, dtype=dtype, device=device, config=inference.config
     )

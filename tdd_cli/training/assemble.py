@@ -44,7 +44,7 @@ def assemble(recipe: Recipe) -> Assembled:
     """Load the model, open the data, put the student on: everything that can fail before a run begins."""
     settings = recipe.train
     mixed, dtype = PRECISIONS[settings.precision]
-    accelerator = Accelerator(mixed_precision=mixed, cpu=not torch.cuda.is_available())
+    accelerator = Accelerator(mixed_precision=mixed)
     source = open_source(
         **recipe.data.model_dump(include={"source", "split", "image_column", "caption_column"})
     )

@@ -142,6 +142,7 @@ def make_previews(recipe: Recipe, parts: Assembled) -> Previews:
         parts.pair.teacher,
         recipe.preview.prompts,
         seed=recipe.preview.seed,
+        size=(recipe.data.resolution, recipe.data.resolution),
         sampling=Sampling.of(Inference.of(recipe)),
         teacher_guidance=recipe.teacher.guidance,
     )

@@ -26,14 +26,15 @@ class Previews:
         prompts: Sequence[str],
         *,
         seed: int,
+        size: tuple[int, int],
         sampling: Sampling,
         teacher_guidance: float,
     ) -> None:
-        self.family, self.student, self.sampling = family, student, sampling
+        self.family, self.student, self.size, self.sampling = family, student, size, sampling
         self.prompts, self.seeds = list(prompts), [seed + i for i in range(len(prompts))]
         steps = min(TEACHER_STEPS, sampling.grid)
         slow = Sampling(steps=steps, guidance=teacher_guidance, grid=sampling.grid)
-        self.rows = [to_images(draw(family, self.prompts, self.seeds, slow, network=teacher))]
+        self.rows = [self._row(teacher, slow)]
         self.labels = [f"teacher, {steps} steps"]
 
     def draw(self, step: int) -> Image.Image:
@@ -41,6 +42,12 @@ class Previews:
         rows, labels = list(self.rows), list(self.labels)
         for steps in sorted({self.sampling.k_min, self.sampling.k_max}):
             fast = replace(self.sampling, steps=steps, clip_x0=min(self.sampling.clip_x0, steps))
-            rows.append(to_images(draw(self.family, self.prompts, self.seeds, fast, network=self.student)))
+            rows.append(self._row(self.student, fast))
             labels.append(f"student, {steps} steps")
         return grid(rows, labels, self.prompts, title=f"after {step} training steps")
+
+    def _row(self, network: Network, sampling: Sampling) -> list[Image.Image]:
+        """The prompts' pictures by one network."""
+        return to_images(
+            draw(self.family, self.prompts, self.seeds, sampling, size=self.size, network=network)
+        )

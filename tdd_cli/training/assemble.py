@@ -19,7 +19,7 @@ from tdd_cli.families import load_family
 from tdd_cli.families.base import Family
 from tdd_cli.recipe import LoraStudent, Recipe
 from tdd_cli.training.encode import CACHES
-from tdd_cli.training.loop import Shares, Step, learning_rate, train
+from tdd_cli.training.loop import Method, Shares, Step, learning_rate, train
 from tdd_cli.training.student import Pair, full_pair, lora_pair
 
 PRECISIONS = {
@@ -65,19 +65,14 @@ def assemble(recipe: Recipe) -> Assembled:
     )
     family.net.train()
     family.net, optimizer = accelerator.prepare(family.net, optimizer)
-    times = solver_grid(recipe.teacher.grid)
     steps = partial(
         train,
         family,
         pair,
+        make_method(recipe),
         stream,
         optimizer,
         accelerator,
-        times=times,
-        select=TARGETS[recipe.target.rule](times, **recipe.target.model_dump(exclude={"rule"})),
-        distance=LOSSES[recipe.loss.kind](**recipe.loss.model_dump(exclude={"kind"})),
-        guidance=recipe.teacher.guidance,
-        drop=settings.drop_text,
         encode=CACHES[recipe.data.cache](family),
         shares=make_shares(settings.global_batch, settings.device_batch, accelerator),
         lr_at=learning_rate(
@@ -88,6 +83,18 @@ def assemble(recipe: Recipe) -> Assembled:
         workers=recipe.data.workers,
     )
     return Assembled(family, pair, accelerator, optimizer, steps)
+
+
+def make_method(recipe: Recipe) -> Method:
+    """The target rule, the loss and the teacher's guidance that the recipe chooses."""
+    times = solver_grid(recipe.teacher.grid)
+    return Method(
+        times,
+        select=TARGETS[recipe.target.rule](times, **recipe.target.model_dump(exclude={"rule"})),
+        distance=LOSSES[recipe.loss.kind](**recipe.loss.model_dump(exclude={"kind"})),
+        guidance=recipe.teacher.guidance,
+        drop_text=recipe.train.drop_text,
+    )
 
 
 def make_pair(recipe: Recipe, family: Family) -> Pair:

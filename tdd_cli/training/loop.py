@@ -32,6 +32,17 @@ class Step:
 
 
 @dataclass(frozen=True)
+class Method:
+    """What tells one distillation method from another."""
+
+    times: Tensor  # the teacher's solver grid, ascending [N], on the CPU
+    select: Selector  # where the student's jump lands
+    distance: Distance
+    guidance: float  # the teacher's scale, 1 = off
+    drop_text: float  # share of samples whose prompt is emptied
+
+
+@dataclass(frozen=True)
 class Shares:
     """Which rows of a step's global batch this process takes, and in how many goes."""
 
@@ -53,15 +64,11 @@ class Shares:
 def train(
     family: Family,
     pair: Pair,
+    method: Method,
     stream: Stream,
     optimizer: torch.optim.Optimizer,
     accelerator: Accelerator,
     *,
-    times: Tensor,
-    select: Selector,
-    distance: Distance,
-    guidance: float,
-    drop: float,
     encode: Callable[[Batch], Tensor],
     shares: Shares,
     lr_at: Callable[[int], float],
@@ -73,22 +80,22 @@ def train(
 ) -> Iterator[Step]:
     """Yields after every optimizer step from `start` to `steps`.
 
-    times    the solver grid, ascending [N];  select  the target rule;  guidance  the teacher's scale, 1 = off
-    drop     share of samples whose prompt is emptied;  encode  pixels of a batch -> x0
-    lr_at    learning rate of the n-th step, n from 0
+    `encode` gives a batch's x0, `lr_at` the learning rate of the n-th step (n from 0).
     """
     parts = shares.parts()
     rows = (_rows(step, shares.batch, part) for step in range(start, steps) for part in parts)
     stock = batches(stream, rows, workers=workers)
     for step in range(start, steps):
-        draws = draw_step(times, select, batch=shares.batch, drop_text=drop, seed=seed, step=step)
+        draws = draw_step(
+            method.times, method.select, batch=shares.batch, drop_text=method.drop_text, seed=seed, step=step
+        )
         lr = lr_at(step)
         for group in optimizer.param_groups:
             group["lr"] = lr
         losses = []
         for last, part in _flag_last(parts):
             with nullcontext() if last else accelerator.no_sync(family.net):
-                loss = micro_loss(family, pair, next(stock), draws.part(part), distance, guidance, encode)
+                loss = micro_loss(family, pair, method, next(stock), draws.part(part), encode)
                 accelerator.backward(loss / len(parts))
             losses.append(loss.detach())
         grad_norm = accelerator.clip_grad_norm_(pair.parameters, grad_clip)
@@ -100,10 +107,9 @@ def train(
 def micro_loss(
     family: Family,
     pair: Pair,
+    method: Method,
     batch: Batch,
     draws: Draws,
-    distance: Distance,
-    guidance: float,
     encode: Callable[[Batch], Tensor],
 ) -> Tensor:
     """The loss of one forward pass, a scalar: encode, drop prompts, distillation step."""
@@ -116,13 +122,13 @@ def micro_loss(
     return distillation_loss(
         family.schedule,
         lambda x, at: pair.student(x, at, cond),
-        guided(pair.teacher, cond, null, guidance, rows=kept),
+        guided(pair.teacher, cond, null, method.guidance, rows=kept),
         x0,
         noise,
         t,
         t_prev,
         s,
-        distance,
+        method.distance,
     )
 
 

@@ -3,6 +3,8 @@
 import pytest
 import torch
 
+from reads import NoReads
+from tdd_cli.core.guidance import guided
 from tdd_cli.core.loss import LOSSES, distillation_loss, pseudo_huber
 from tdd_cli.core.schedule import make_betas, vp
 from tdd_cli.core.targets import TARGETS
@@ -28,6 +30,22 @@ def test_a_perfect_student_and_teacher_give_loss_0(target, loss):
     distance = LOSSES[loss]()
     value = distillation_loss(SCHEDULE, exact_eps, exact_eps, x0, noise, t, t_prev, s, distance)
     assert value.item() == pytest.approx(0, abs=1e-6)
+
+
+def test_a_step_reads_nothing_back_from_the_device():
+    x0, noise = torch.randn(2, 4, 3, 4, 4).unbind(0)
+    cond, null = {"text": torch.ones(4, 2)}, {"text": torch.zeros(4, 2)}
+    teacher = guided(lambda x, t, c: x * c["text"].mean(), cond, null, 3.0, rows=torch.tensor([0, 2]))
+    weight = torch.tensor(0.5, requires_grad=True)
+    select, distance = TARGETS["tdd"](GRID), LOSSES["pseudo_huber"]()
+    with NoReads():
+        t, t_prev = draw_teacher_steps(GRID, 4)
+        s = select(t_prev, None)
+        student = lambda x, t: weight * x  # noqa: E731
+        distillation_loss(
+            SCHEDULE, student, teacher, x0, noise, t, t_prev, s, LOSSES["pseudo_huber"]()
+        ).backward()
+    assert weight.grad is not None
 
 
 def test_gradients_flow_through_the_jump_from_t_alone():

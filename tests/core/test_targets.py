@@ -5,6 +5,7 @@ from itertools import pairwise
 import pytest
 import torch
 
+from reads import NoReads
 from tdd_cli.core.targets import TARGETS, nearby, pcm, tdd
 from tdd_cli.core.times import equal, solver_grid, stops
 
@@ -38,6 +39,13 @@ def test_target_depends_on_its_generator_alone(name):
 @pytest.mark.parametrize("batch", [1, 3])
 def test_any_batch_size_will_do(name, batch):
     assert TARGETS[name](GRID)(T_PREV[-batch:], generator()).shape == (batch,)
+
+
+@pytest.mark.parametrize("name", TARGETS)
+def test_a_draw_reads_nothing_back_from_the_device(name):
+    select = TARGETS[name](GRID)
+    with NoReads():
+        select(T_PREV, generator())
 
 
 def test_lcm_lands_on_0():

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tdd_cli.errors import DataError, UsageError
+from tdd_cli.errors import DataError, MissingComponent, UsageError
 
 if TYPE_CHECKING:
     from tdd_cli.families.base import Family
@@ -19,7 +19,9 @@ MAX_SEED = 2**63 - 1
 
 
 def sample(
-    prompts: Annotated[list[str] | None, typer.Argument(metavar="PROMPT...", show_default=False)] = None,
+    prompts: Annotated[
+        list[str] | None, typer.Argument(metavar="PROMPT...", help="What to draw.", show_default=False)
+    ] = None,
     file: Annotated[
         Path | None, typer.Option("--file", "-f", help="A text file with one prompt on each line.")
     ] = None,
@@ -131,6 +133,11 @@ def _settings(
         return Inference.load(beside), lora
     if model is not None:
         return _bare(model, family), lora
+    if not (STUDENT / "inference.json").is_file():
+        raise MissingComponent(
+            "the bundled student is not in this installation",
+            hint="Install tdd-cli again, or use --run or --model.",
+        )
     typer.echo(
         "the bundled student (emoji, distilled with emoji-4to8); --run or --model choose another", err=True
     )

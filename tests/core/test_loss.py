@@ -42,9 +42,7 @@ def test_a_step_reads_nothing_back_from_the_device():
         t, t_prev = draw_teacher_steps(GRID, 4)
         s = select(t_prev, None)
         student = lambda x, t: weight * x  # noqa: E731
-        distillation_loss(
-            SCHEDULE, student, teacher, x0, noise, t, t_prev, s, LOSSES["pseudo_huber"]()
-        ).backward()
+        distillation_loss(SCHEDULE, student, teacher, x0, noise, t, t_prev, s, distance).backward()
     assert weight.grad is not None
 
 

@@ -12,12 +12,15 @@ from pathlib import Path
 
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
-from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
 from tdd_cli.bundled.emoji import TEACHER, captions, dataset, retrieval, sampling
-from tdd_cli.bundled.emoji.model import Text, load_text, new_scheduler
+from tdd_cli.bundled.emoji.compare import distance, draw_all
+from tdd_cli.bundled.emoji.model import Text
+from tdd_cli.families import load_family
+from tdd_cli.generate import Sampling
+from tdd_cli.pictures import grid, to_images
 
 
 @torch.no_grad()
@@ -32,41 +35,63 @@ def draw(
     batch: int = 64,
 ) -> Tensor:
     """One picture for every pair, prompted "a <name>": [N, 3, 64, 64] in [-1, 1]."""
-    scheduler = new_scheduler()
     drawn = []
     for start in range(0, len(pairs), batch):
         names, seeds = zip(*pairs[start : start + batch], strict=True)
         cond = text.encode(text.tokens([captions.prompt(name) for name in names]))
         noise = sampling.noise(list(seeds))
-        drawn.append(sampling.ddim(unet, scheduler, noise, cond, steps=steps, guidance=guidance))
+        drawn.append(sampling.ddim(unet, noise, cond, steps=steps, scale=guidance))
     return sampling.decode(vae, torch.cat(drawn))
 
 
-def grid(images: Tensor, columns: int) -> Image.Image:
-    """[N, 3, H, W] in [-1, 1] -> one picture, row by row."""
-    rows = -(-len(images) // columns)
-    padded = F.pad(images, (0, 0, 0, 0, 0, 0, 0, rows * columns - len(images)), value=1.0)
-    _, channels, height, width = images.shape
-    sheet = padded.view(rows, columns, channels, height, width).permute(0, 3, 1, 4, 2)
-    pixels = ((sheet.reshape(rows * height, columns * width, channels) + 1) * 127.5).round().byte()
-    return Image.fromarray(pixels.numpy())
-
-
 def teacher(folder: Path, *, steps: int, guidances: list[float], sheet: Path | None) -> None:
-    """Print the retrieval figures at every guidance; the pictures of the last go on a sheet, if asked for."""
+    """Print the retrieval figures at every guidance; put the pictures of the last one on a sheet."""
     among = retrieval.gallery(dataset.load())
-    unet = UNet2DConditionModel.from_pretrained(folder, subfolder="unet")
-    vae = AutoencoderKL.from_pretrained(folder, subfolder="vae")
-    text = load_text(folder)
+    family = load_family("sdxl", str(folder))
     pairs = dataset.evaluation_split()
     for guidance in guidances:
         start = time.monotonic()
-        images = draw(unet, text, vae, pairs, steps=steps, guidance=guidance)
+        images = draw_all(family, pairs, Sampling(steps=steps, guidance=guidance))
         top1, top5 = retrieval.score(images, [name for name, _ in pairs], among)
         seconds = time.monotonic() - start
-        print(f"guidance {guidance:g}: nearest {top1:.1%}, among 5 {top5:.1%} ({seconds:.0f} s)", flush=True)
+        print(
+            f"guidance {guidance:g}, {steps} steps: nearest {top1:.1%}, among 5 {top5:.1%}, {seconds:.0f} s",
+            flush=True,
+        )
     if sheet:
-        grid(images, 16).save(sheet)
+        pictures = to_images(images)
+        rows = [pictures[start : start + 16] for start in range(0, len(pictures), 16)]
+        grid(rows, [""] * len(rows), cell=64).save(sheet)
+
+
+@torch.no_grad()
+def variety(folder: Path, *, guidance: float, sheet: Path | None) -> None:
+    """How far two pictures of one prompt are apart, beside pictures of two prompts."""
+    family = load_family("sdxl", str(folder))
+    pairs = dataset.evaluation_split()[::8]
+    sampling = Sampling(steps=50, guidance=guidance)
+    one, other = (
+        draw_all(family, pairs, sampling),
+        draw_all(family, [(n, s + 1000) for n, s in pairs], sampling),
+    )
+    print(
+        f"two seeds of a prompt: {distance(one, other):.3f}; two prompts: {distance(one, one.roll(1, 0)):.3f}"
+    )
+    if sheet:
+        grid(
+            [to_images(one), to_images(other)], ["one seed", "another"], [n for n, _ in pairs], cell=64
+        ).save(sheet)
+
+
+@torch.no_grad()
+def latents(folder: Path) -> None:
+    """How far clean latents reach: the clipping bounds of the recipes' sample section."""
+    family = load_family("sdxl", str(folder))
+    x0 = torch.cat([family.encode_images(part) for part in dataset.load().images.split(64)])
+    reach = x0.abs().flatten(1).quantile(0.995, dim=1)  # [N]
+    low, middle, high = reach.quantile(torch.tensor([0.05, 0.5, 0.95])).tolist()
+    print(f"latents: std {x0.std():.3f}; 99.5 % of a picture's |x0| lie within {reach.mean():.2f} (mean)")
+    print(f"of the pictures, 5 % lie within {low:.2f}, half within {middle:.2f}, 95 % within {high:.2f}")
 
 
 @torch.no_grad()
@@ -92,7 +117,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("what", choices=("teacher", "ceiling"))
+    parser.add_argument("what", choices=("teacher", "ceiling", "variety", "latents"))
     parser.add_argument("--folder", type=Path, default=TEACHER)
     parser.add_argument("--steps", type=int, default=50)
     parser.add_argument("--guidance", type=float, nargs="+", default=[3.0])
@@ -100,6 +125,10 @@ def main() -> None:
     args = parser.parse_args()
     if args.what == "ceiling":
         ceiling(args.folder)
+    elif args.what == "latents":
+        latents(args.folder)
+    elif args.what == "variety":
+        variety(args.folder, guidance=args.guidance[0], sheet=args.sheet)
     else:
         teacher(args.folder, steps=args.steps, guidances=args.guidance, sheet=args.sheet)
 

@@ -32,10 +32,9 @@ class Previews:
     ) -> None:
         self.family, self.student, self.size, self.sampling = family, student, size, sampling
         self.prompts, self.seeds = list(prompts), [seed + i for i in range(len(prompts))]
-        steps = min(TEACHER_STEPS, sampling.grid)
-        slow = Sampling(steps=steps, guidance=teacher_guidance, grid=sampling.grid)
+        slow = Sampling(steps=TEACHER_STEPS, guidance=teacher_guidance)
         self.rows = [self._row(teacher, slow)]
-        self.labels = [f"teacher, {steps} steps"]
+        self.labels = [f"teacher, {TEACHER_STEPS} steps"]
 
     def draw(self, step: int) -> Image.Image:
         """The teacher's row, and the student's at its fewest and its most steps."""

@@ -19,7 +19,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from tdd_cli.bundled.emoji import STUDENT, captions, dataset, retrieval
+from tdd_cli.bundled.emoji import GUIDANCE, STUDENT, captions, dataset, retrieval
 from tdd_cli.families import load_family
 from tdd_cli.families.base import Family
 from tdd_cli.families.lora import adapter_off, load_lora
@@ -104,7 +104,7 @@ def main() -> None:
     )
     parser.add_argument("--steps", type=int, nargs="+", help="default: the student's fewest and most")
     parser.add_argument("--guidance", type=float, nargs="+", default=[1.0])
-    parser.add_argument("--teacher-guidance", type=float, default=3.0)
+    parser.add_argument("--teacher-guidance", type=float, default=GUIDANCE)
     parser.add_argument("--count", type=int, help="only the first so many prompts")
     parser.add_argument("--sheet", type=Path, help="write pictures of the first prompts here")
     args = parser.parse_args()

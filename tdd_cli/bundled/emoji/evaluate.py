@@ -15,7 +15,7 @@ from diffusers import AutoencoderKL, UNet2DConditionModel
 from torch import Tensor
 from torch.nn import functional as F
 
-from tdd_cli.bundled.emoji import TEACHER, captions, dataset, retrieval, sampling
+from tdd_cli.bundled.emoji import GUIDANCE, TEACHER, captions, dataset, retrieval, sampling
 from tdd_cli.bundled.emoji.compare import distance, draw_all
 from tdd_cli.bundled.emoji.model import Text
 from tdd_cli.families import load_family
@@ -120,7 +120,7 @@ def main() -> None:
     parser.add_argument("what", choices=("teacher", "ceiling", "variety", "latents"))
     parser.add_argument("--folder", type=Path, default=TEACHER)
     parser.add_argument("--steps", type=int, default=50)
-    parser.add_argument("--guidance", type=float, nargs="+", default=[3.0])
+    parser.add_argument("--guidance", type=float, nargs="+", default=[GUIDANCE])
     parser.add_argument("--sheet", type=Path, help="write the pictures here, as one")
     args = parser.parse_args()
     if args.what == "ceiling":

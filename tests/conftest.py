@@ -4,8 +4,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import HealthCheck, settings
 
 from tiny import PIPELINES, tiny_pipeline
+
+# a busy machine must not fail a test by its time
+settings.register_profile("tdd", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("tdd")
 
 
 @pytest.fixture(scope="session")

@@ -141,7 +141,7 @@ def test_every_key_is_documented():
         ("device_batch: 64", "device_batch: 48", "train.device_batch must divide global_batch (64), got 48"),
         ("warmup: 20", "warmup: 300", "train.warmup must be less than train.steps (300), got 300"),
         ("clip_x0: 0", "clip_x0: 5", "sample.clip_x0 must be at most sample.steps (4), got 5"),
-        ("schedule: equal", "schedule: early\n  clip_low: 0", "sample.clip_low must be a number > 0, got 0"),
+        ("clip_low: 3.0", "clip_low: 0", "sample.clip_low must be a number > 0, got 0"),
     ],
 )
 def test_a_mistake_is_named_with_its_line(old, new, message):
@@ -255,7 +255,7 @@ def test_files_that_are_no_text_are_refused(tmp_path, content, message):
 
 def test_a_byte_order_mark_is_ignored(tmp_path):
     (tmp_path / "my.yaml").write_text(GOOD, encoding="utf-8-sig")
-    assert load_recipe(tmp_path / "my.yaml") == load_recipe("emoji-4to8")
+    assert load_recipe(tmp_path / "my.yaml") == parse_recipe(GOOD, "my.yaml")
 
 
 def test_missing_files_and_folders_are_refused_with_a_suggestion(tmp_path):

@@ -77,7 +77,7 @@ def open_source(
     else:
         raise DataError(
             f"data.source {source!r} is neither a folder, a parquet file, nor a hub id owner/name",
-            hint="bundled:emoji needs no files at all.",
+            hint=f"Set it: --set data.source=FOLDER. {_LAYOUT}",
         )
     return _table(rows, source, image_column, caption_column)
 

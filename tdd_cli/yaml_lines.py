@@ -50,6 +50,13 @@ class _Loader(yaml.SafeLoader):
 class _Dumper(yaml.SafeDumper):
     yaml_implicit_resolvers: dict[str, Any] = {}
 
+    def represent_text(self, text: str) -> yaml.ScalarNode:
+        """Double quotes for text with an unusual line break: the other styles turn it into a plain one."""
+        style = '"' if any(character in text for character in "\x85\u2028\u2029") else None
+        return self.represent_scalar(_TAG + "str", text, style=style)
+
+
+_Dumper.add_representer(str, _Dumper.represent_text)
 
 for _class in (_Loader, _Dumper):
     for _name, _pattern, _first in _PLAIN:

@@ -8,8 +8,12 @@ from hypothesis import HealthCheck, settings
 
 from tiny import PIPELINES, tiny_pipeline
 
-# a busy machine must not fail a test by its time
-settings.register_profile("tdd", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+# A busy machine must not fail a test by its time, nor a lucky draw the whole suite: it runs the same examples every
+# time. `pytest --hypothesis-profile=explore` draws new ones, many more.
+settings.register_profile(
+    "tdd", deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True
+)
+settings.register_profile("explore", settings.get_profile("tdd"), derandomize=False, max_examples=3000)
 settings.load_profile("tdd")
 
 

@@ -333,6 +333,13 @@ def test_any_valid_recipe_survives_being_written(description, prompts, lr, alpha
     assert parse_recipe(dump_recipe(recipe), "x") == recipe
 
 
+@pytest.mark.parametrize(
+    "text", ["\x85", "a\x85 b", "\u2028", "\u2029", "a\r\nb", "\ufeff", "\t", " a ", "1e3", "null", "\x7f"]
+)
+def test_unusual_text_is_read_back_as_it_was_written(text):
+    assert yaml_lines.load(yaml_lines.dump({"key": [text]}), str)[0] == {"key": [text]}
+
+
 def test_recipes_are_found_from_any_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert load_recipe("emoji-4to8").target.rule == "tdd"

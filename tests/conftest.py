@@ -8,8 +8,8 @@ from hypothesis import HealthCheck, settings
 
 from tiny import PIPELINES, tiny_pipeline
 
-# A busy machine must not fail a test by its time, nor a lucky draw the whole suite: it runs the same examples every
-# time. `pytest --hypothesis-profile=explore` draws new ones, many more.
+# A busy machine must not fail a test by its time, nor a draw the suite: it is the same every time.
+# `pytest --hypothesis-profile=explore` draws new ones, many more.
 settings.register_profile(
     "tdd", deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True
 )

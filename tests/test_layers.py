@@ -23,6 +23,7 @@ LAYERS = {  # a name directly under tdd_cli -> its height; files import from the
     "run": 3,
     "recipe": 3,
     "generate": 3,
+    "student": 3,
     "families": 2,
     "scheduler": 2,
     "core": 1,

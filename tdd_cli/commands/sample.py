@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tdd_cli.errors import DataError, MissingComponent, UsageError
+from tdd_cli.errors import DataError, UsageError
 
 if TYPE_CHECKING:
-    from tdd_cli.families.base import Family
     from tdd_cli.run import Inference
 
 MAX_SEED = 2**63 - 1
+BUNDLED_NOTE = "the bundled student (emoji, distilled with emoji-4to8); --run or --model choose another"
 
 
 def sample(
@@ -57,8 +57,12 @@ def sample(
 
       tdd sample "a fox" "a red apple" --n 4 --run runs/emoji-4to8-20260101-120000
     """
+    from tdd_cli.student import settings
+
     texts = _prompts(prompts, file)
-    inference, adapter = _settings(run, model, family, lora)
+    if run is None and model is None and lora is None:
+        typer.echo(BUNDLED_NOTE, err=True)
+    inference, adapter = settings(run, model, family, lora)
     changes = {"steps": steps, "guidance": guidance, "eta": eta, "clip_x0": 1 if clip_x0 else None}
     inference = inference.model_copy(update={k: v for k, v in changes.items() if v is not None})
     _draw(inference, adapter, [text for text in texts for _ in range(n)], seed=seed, batch=batch, out=out)
@@ -70,10 +74,11 @@ def _draw(
     """Load, draw, save; the paths on stdout, the rest on stderr."""
     from tdd_cli.generate import Sampling, generate
     from tdd_cli.pictures import save_png
+    from tdd_cli.student import load
 
     sampling = Sampling.of(inference)
     sampling.times()  # refused here, before anything is loaded
-    loaded = _load(inference, adapter)
+    loaded = load(inference, adapter)
     seeds = [(seed + i) % (MAX_SEED + 1) for i in range(len(prompts))]
     _make_folder(out)
     side = inference.resolution
@@ -107,76 +112,6 @@ def _prompts(prompts: list[str] | None, file: Path | None) -> list[str]:
     if file is not None or prompts:
         raise DataError("there is no prompt that is not empty", hint="One prompt a line.")
     raise UsageError("no prompt given", hint='For instance: tdd sample "a fox"')
-
-
-def _settings(
-    run: Path | None, model: str | None, family: str, lora: Path | None
-) -> tuple[Inference, Path | None]:
-    """(how to sample, the student's weights) of a run, a model and an adapter, or the bundled student."""
-    from tdd_cli.bundled.emoji import STUDENT
-    from tdd_cli.run import Inference, Run
-
-    if run is not None:
-        if model or lora:
-            raise UsageError(
-                "--run names a model and an adapter already", hint="Leave out --model and --lora."
-            )
-        found = Run.open(run)
-        inference = Inference.load(found.inference)
-        return inference, found.adapter if inference.student == "lora" else found.folder / "student"
-    if lora is not None and model is None:
-        beside = lora.with_name("inference.json")
-        if not beside.is_file():
-            raise UsageError(
-                f"{lora} has no inference.json beside it", hint="Say which model it is for: --model"
-            )
-        return Inference.load(beside), lora
-    if model is not None:
-        return _bare(model, family), lora
-    if not (STUDENT / "inference.json").is_file():
-        raise MissingComponent(
-            "the bundled student is not in this installation",
-            hint="Install tdd-cli again, or use --run or --model.",
-        )
-    typer.echo(
-        "the bundled student (emoji, distilled with emoji-4to8); --run or --model choose another", err=True
-    )
-    return Inference.load(STUDENT / "inference.json"), STUDENT / "adapter.safetensors"
-
-
-def _bare(model: str, family: str) -> Inference:
-    """Default settings for a model given by name."""
-    from tdd_cli.families import family_class
-    from tdd_cli.run import Inference
-
-    family_class(family)
-    return Inference(
-        family=family, model=model, method="none", teacher_grid=250, k_min=4, k_max=8,
-        steps=4, guidance=1.0, eta=0.0, schedule="equal", clip_x0=0,
-    )  # fmt: skip
-
-
-def _load(inference: Inference, adapter: Path | None) -> Family:
-    """The family with the student's weights in place, on the fastest device at hand."""
-    import torch
-
-    from tdd_cli.families import load_family
-    from tdd_cli.families.loading import open_part
-    from tdd_cli.families.lora import load_lora
-
-    device = torch.accelerator.current_accelerator() or torch.device("cpu")
-    dtype = torch.float16 if device.type == "cuda" else torch.float32
-    family = load_family(
-        inference.family, inference.model, dtype=dtype, device=device, config=inference.config
-    )
-    if adapter is not None and inference.student == "full":
-        net = open_part(adapter, type(family.net).__name__, dtype=dtype)
-        family.net = net.to(device).eval().requires_grad_(False)
-    elif adapter is not None:
-        load_lora(family.net, adapter, prefix=family.lora_prefix)
-        family.net.to(device)
-        family.net.fuse_lora()  # type: ignore[operator]
-    return family
 
 
 def _record(inference: Inference, adapter: Path | None, prompt: str, seed: int) -> dict[str, Any]:

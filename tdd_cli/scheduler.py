@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from functools import partial
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -15,9 +15,9 @@ from diffusers.utils.torch_utils import randn_tensor
 from torch import Generator, Tensor
 
 from tdd_cli.core.clip import dynamic_threshold
-from tdd_cli.core.sampler import land, undershoot
+from tdd_cli.core.sampler import Step, plan
 from tdd_cli.core.schedule import BetaSchedule, NoiseSchedule, Prediction, make_betas, vp, zero_terminal_snr
-from tdd_cli.core.times import early, equal, solver_grid
+from tdd_cli.core.times import early, equal, explicit, solver_grid
 
 PREDICTIONS: dict[str, Prediction] = {"epsilon": "eps", "v_prediction": "v", "sample": "x0"}
 """diffusers' names for what a VP network predicts, and ours."""
@@ -97,6 +97,11 @@ class TDDScheduler(SchedulerMixin, ConfigMixin):
         if schedule not in ("equal", "early"):
             raise ValueError(f"schedule must be 'equal' or 'early', got {schedule!r}")
         self.noise_schedule: NoiseSchedule = schedule_of(self.config)
+        self._clip = partial(
+            dynamic_threshold, ratio=dynamic_thresholding_ratio, low=sample_min_value, high=sample_max_value
+        )
+        self._clip_steps = clip_x0_steps  # the configuration is slow to ask
+        self._plans: dict[tuple[tuple[int, ...], float, torch.device], list[Step]] = {}
         self._begin_index: int | None = None
         self.set_timesteps(k_min)
 
@@ -110,13 +115,12 @@ class TDDScheduler(SchedulerMixin, ConfigMixin):
         if (num_inference_steps is None) == (timesteps is None):
             raise ValueError("give either num_inference_steps or timesteps")
         if timesteps is not None:
-            times = self._checked(timesteps)
+            times = explicit([int(t) for t in timesteps], self.config.num_train_timesteps)
         else:
             times = self._named(int(num_inference_steps or 0))
         self.num_inference_steps = len(times)
         self.timesteps = times.to(device or "cpu")
-        self._host_times: list[int] = times.tolist()  # so that no step asks the device where it is
-        self._move(self.timesteps.device)
+        self._host_times = tuple(times.tolist())  # so that no step asks the device where it is
         self._step_index: int | None = None
         self._begin_index = None
 
@@ -152,16 +156,11 @@ class TDDScheduler(SchedulerMixin, ConfigMixin):
         `eta` in 0..1 is the share by which the step undershoots before noise from `generator` is added back.
         """
         index = self._index_of(timestep) if self._step_index is None else self._step_index
-        self._move(sample.device)
-        x0, eps = self.noise_schedule.split(sample, model_output, self.timesteps[index])
-        if index < self.config.clip_x0_steps:
-            x0 = self._clip(x0)
-        if index + 1 == len(self._host_times):
-            x_next = x0
-        else:
-            t_next = self.timesteps[index + 1]
-            noise = self._noise(model_output, generator) if eta > 0 else None
-            x_next = land(self.noise_schedule, x0, eps, undershoot(t_next, eta), t_next, noise)
+        last = index + 1 == len(self._host_times)
+        noise = self._noise(model_output, generator) if eta > 0 and not last else None
+        step = self._plan(eta, sample.device)[index]
+        clip = self._clip if index < self._clip_steps else None
+        x_next, x0 = step(sample.float(), model_output.float(), noise, clip)
         self._step_index = index + 1
         x_next, x0 = x_next.to(sample.dtype), x0.to(sample.dtype)
         return TDDSchedulerOutput(x_next, x0) if return_dict else (x_next, x0)
@@ -182,38 +181,21 @@ class TDDScheduler(SchedulerMixin, ConfigMixin):
             return early(grid, k, self.config.k_min, self.config.k_max)
         return equal(grid, k)
 
-    def _checked(self, timesteps: Sequence[int]) -> Tensor:
-        """Timesteps of the caller's as a tensor, descending [K]."""
-        times = [int(t) for t in timesteps]
-        last = self.config.num_train_timesteps - 1
-        falling = all(a > b for a, b in pairwise(times))
-        if not times or not falling or not 0 <= times[-1] <= times[0] <= last:
-            raise ValueError(f"timesteps must descend within {last}..0, got {times}")
-        return torch.tensor(times)
-
     def _index_of(self, timestep: Tensor | int) -> int:
         """Where a loop that starts at `timestep` starts in the schedule."""
         if self._begin_index is not None:
             return self._begin_index
         if int(timestep) not in self._host_times:
-            raise ValueError(f"timestep {int(timestep)} is not in the schedule {self._host_times}")
+            raise ValueError(f"timestep {int(timestep)} is not in the schedule {list(self._host_times)}")
         return self._host_times.index(int(timestep))
 
-    def _move(self, device: torch.device) -> None:
-        """Bring the tables and the schedule to where the samples are."""
-        if self.timesteps.device != device:
-            self.timesteps = self.timesteps.to(device)
-        if self.noise_schedule.alpha.device != device:
-            self.noise_schedule = self.noise_schedule.to(device)
-
-    def _clip(self, x0: Tensor) -> Tensor:
-        config = self.config
-        return dynamic_threshold(
-            x0,
-            ratio=config.dynamic_thresholding_ratio,
-            low=config.sample_min_value,
-            high=config.sample_max_value,
-        )
+    def _plan(self, eta: float, device: torch.device) -> list[Step]:
+        """The steps' coefficients, made once for a schedule, eta and device."""
+        key = (self._host_times, eta, device)
+        if key not in self._plans:
+            times = torch.tensor(self._host_times, device=device)
+            self._plans[key] = plan(self.noise_schedule.to(device), times, eta)
+        return self._plans[key]
 
     @staticmethod
     def _noise(like: Tensor, generator: Generator | list[Generator] | None) -> Tensor:

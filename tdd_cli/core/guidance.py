@@ -54,8 +54,10 @@ def post_tuned(
     Undoing the built-in guidance gives e' = [e(c) + (W - 1) e(null)] / W, W = trained_scale; applying the new
     one gives e(null) + scale (e' - e(null)) = e(null) + (scale / W) (e(c) - e(null)). Such a student has no
     null of its own, so e(null) is the teacher's. TDD, arXiv 2409.01347, Fig. 5b (inferred: the paper's
-    equation is not at hand).
+    equation is not at hand). Two calls a step; one, the student's, where scale is the trained one.
     """
+    if scale == trained_scale:
+        return conditioned(student, cond)
 
     def denoise(x_t: Tensor, t: Tensor) -> Tensor:
         return torch.lerp(teacher(x_t, t, null), student(x_t, t, cond), scale / trained_scale)

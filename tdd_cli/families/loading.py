@@ -95,7 +95,7 @@ def open_folder(folder: Path, family: str, parts: Parts, *, dtype: torch.dtype) 
     with quiet():
         for name, class_name in parts.models.items():
             models[name] = open_part(folder / name, class_name, dtype=dtype)
-        with _readable(folder):
+        with readable(folder):
             return getattr(diffusers, parts.pipeline).from_pretrained(
                 folder,
                 local_files_only=True,
@@ -113,7 +113,7 @@ def open_part(folder: Path, class_name: str, *, dtype: torch.dtype) -> nn.Module
 
     library = diffusers if hasattr(diffusers, class_name) else transformers
     variant = weights_variant(folder, dtype)
-    with _readable(folder):
+    with readable(folder):
         part, info = getattr(library, class_name).from_pretrained(
             folder,
             torch_dtype=dtype,
@@ -212,7 +212,7 @@ def open_file(path: Path, family: str, parts: Parts, *, dtype: torch.dtype, conf
             hint=f"set the model's config to a {family} diffusers folder (weights not needed)",
         )
     lacks = UsageError(f"{path} lacks some of {family}'s weights", hint=COPY_AGAIN)
-    with quiet(), _readable(path):
+    with quiet(), readable(path):
         try:
             pipe = getattr(diffusers, parts.pipeline).from_single_file(
                 str(path),
@@ -241,7 +241,7 @@ def check_file(path: Path, family: str, parts: Parts) -> None:
     if path.suffix.lower() != ".safetensors":
         raise UsageError(f"{path} is not a .safetensors file", hint=CONVERT)
     check_header(path)
-    with _readable(path), safe_open(path, framework="pt") as file:
+    with readable(path), safe_open(path, framework="pt") as file:
         keys = list(file.keys())
     if any("lora" in key for key in keys):
         raise UsageError(
@@ -358,7 +358,7 @@ def quiet() -> Iterator[None]:
 
 
 @contextmanager
-def _readable(path: Path) -> Iterator[None]:
+def readable(path: Path) -> Iterator[None]:
     """Whatever a library raises at `path`, as a UsageError; out of memory stays what it is."""
     try:
         yield

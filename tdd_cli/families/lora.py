@@ -8,14 +8,11 @@ multiplied into lora_B, so that strength 1 is right for every program, also for 
 from __future__ import annotations
 
 import copy
-import json
 import math
-import os
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,21 +20,10 @@ import torch
 from peft import LoraConfig, get_peft_model_state_dict, set_peft_model_state_dict
 from peft.tuners.lora import LoraLayer
 from peft.tuners.tuners_utils import BaseTunerLayer
-from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from tdd_cli.errors import UsageError
-from tdd_cli.families.loading import PICKLES, check_header
-
-State = dict[str, Tensor]  # "module.lora_A.weight" -> tensor, as PEFT names them
-
-# a key of a LoRA file: module, which of its tensors; both of diffusers' spellings
-_KEY = re.compile(
-    r"(?P<module>.+)\.(?P<part>lora_A\.weight|lora_B\.weight|lora\.down\.weight|lora\.up\.weight|alpha)"
-)
-_PART = {"lora.down.weight": "lora_A.weight", "lora.up.weight": "lora_B.weight"}
-
+from tdd_cli.families.lora_file import State, read_lora, split_key, write_state
 
 # --- making ---
 
@@ -149,43 +135,50 @@ def folded_state(net: Any) -> State:
     scale = {name: layer.scaling["default"] for name, layer in _layers(net)}
     folded = {}
     for key, value in lora_state(net).items():
-        module, part = _split(key)
+        module, part = split_key(key)
         factor = scale[module] if part == "lora_B.weight" else 1.0
         folded[key] = (value.detach().float().cpu() * factor).contiguous()
     return folded
 
 
-def save_lora(net: Any, path: Path | str, metadata: Mapping[str, str], *, prefix: str = "unet") -> None:
+def save_lora(
+    net: Any,
+    path: Path | str,
+    metadata: Mapping[str, str],
+    *,
+    prefix: str = "unet",
+    dtype: torch.dtype = torch.float32,
+) -> None:
     """Write the adapter as a .safetensors file in diffusers' layout; written beside, then renamed."""
-    path = Path(path)
-    state = {f"{prefix}.{key}": value for key, value in folded_state(net).items()}
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        save_file(state, part, metadata={"format": "pt", **metadata})
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
+    state = {f"{prefix}.{key}": value.to(dtype) for key, value in folded_state(net).items()}
+    write_state(Path(path), state, metadata)
 
 
 # --- loading ---
 
 
 def load_lora(
-    net: Any, source: Path | str | Mapping[str, Tensor], *, scale: float = 1.0, prefix: str = "unet"
+    net: Any,
+    source: Path | str | Mapping[str, Tensor],
+    *,
+    scale: float = 1.0,
+    prefix: str = "unet",
+    alpha: float | None = None,
 ) -> int:
     """Put a saved adapter on a network without one; the number of modules matched, which is all in the file.
 
-    Reads what `save_lora` and diffusers' save_lora_weights write (with an alpha per module, if any). `scale`
-    is the strength; it and alpha / rank are multiplied into lora_B. The parameters are float32 and frozen.
+    Reads every spelling in use (lora_file). `scale` is the strength; it and alpha / rank are multiplied into
+    lora_B. `alpha` is for files that have lost it. The parameters are float32 and frozen.
 
     Raises UsageError if any module of the file has no counterpart in the network, or is only half there.
     """
     assert not lora_modules(net), "load_lora needs a network without an adapter"
-    name, state, alphas = read_lora(source, prefix)
-    modules = _matched(net, name, state)
+    file = read_lora(source, net, prefix=prefix, alpha=alpha)
+    modules = _matched(net, file.name, file.state)
+    state = dict(file.state)
     rank = {module: state[f"{module}.lora_A.weight"].shape[0] for module in modules}
     for module in modules:
-        factor = scale * alphas.get(module, rank[module]) / rank[module]
+        factor = scale * file.alphas.get(module, rank[module]) / rank[module]
         state[f"{module}.lora_B.weight"] = state[f"{module}.lora_B.weight"].float() * factor
     usual = Counter(rank.values()).most_common(1)[0][0]
     odd = {re.escape(module): r for module, r in rank.items() if r != usual}
@@ -203,56 +196,10 @@ def load_lora(
     return len(modules)
 
 
-def read_lora(source: Path | str | Mapping[str, Tensor], prefix: str) -> tuple[str, State, dict[str, float]]:
-    """(name for messages, tensors under PEFT's names, alpha by module) of a LoRA file or state."""
-    name, metadata = "the adapter", dict[str, str]()
-    if isinstance(source, Mapping):
-        raw = dict(source)
-    else:
-        name, (raw, metadata) = str(source), _read(Path(source))
-    state: State = {}
-    alphas: dict[str, float] = {}
-    for key, value in raw.items():
-        module, part = _split(key.removeprefix(f"{prefix}."))
-        if part == "alpha":
-            alphas[module] = float(value)
-        else:
-            state[f"{module}.{part}" if part else key] = value
-    for key in state:
-        module, _ = _split(key)
-        if module not in alphas and (alpha := _alpha_of(metadata, module, prefix)) is not None:
-            alphas[module] = alpha
-    return name, state, alphas
-
-
-def _read(path: Path) -> tuple[State, dict[str, str]]:
-    if path.suffix.lower() in PICKLES:
-        raise UsageError(f"{path} is a pickle", hint="tdd reads LoRA files as .safetensors only")
-    if not path.is_file():
-        raise UsageError(f"no LoRA file at {path}", hint="give the .safetensors file that tdd distill wrote")
-    check_header(path)
-    with safe_open(path, framework="pt") as file:
-        keys = list(file.keys())
-        return {key: file.get_tensor(key) for key in keys}, file.metadata() or {}
-
-
-def _alpha_of(metadata: Mapping[str, str], module: str, prefix: str) -> float | None:
-    """A module's alpha by the LoraConfig that diffusers may write into a file's metadata."""
-    try:
-        config = json.loads(metadata["lora_adapter_metadata"])
-    except (KeyError, ValueError):
-        return None
-    for pattern, alpha in (config.get(f"{prefix}.alpha_pattern") or {}).items():
-        if re.fullmatch(rf"(.*\.)?({pattern})", module):
-            return float(alpha)
-    alpha = config.get(f"{prefix}.lora_alpha")
-    return None if alpha is None else float(alpha)
-
-
 def _matched(net: nn.Module, name: str, state: Mapping[str, Tensor]) -> list[str]:
     """The modules of a LoRA state, all of which the network has, with both halves of the right shape."""
     layers = dict(net.named_modules())
-    modules = list(dict.fromkeys(_split(key)[0] for key in state))
+    modules = list(dict.fromkeys(split_key(key)[0] for key in state))
     good = [module for module in modules if _fits(layers.get(module), module, state)]
     if modules and len(good) == len(modules):
         return good
@@ -273,43 +220,6 @@ def _fits(layer: nn.Module | None, module: str, state: Mapping[str, Tensor]) -> 
     return down.shape[1:] == inner and up.shape[0] == layer.weight.shape[0]
 
 
-# --- checking ---
-
-
-@dataclass(frozen=True)
-class Reload:
-    """What came of loading a saved adapter into a fresh network."""
-
-    matched: int  # modules whose weights came back exactly, alpha / rank multiplied in
-    total: int  # modules that carry the trained adapter
-    delta: float  # largest difference between the two networks' outputs
-    allowed: float  # how much of it rounding may make: matrix kernels round by where in memory a weight lies
-
-    @property
-    def ok(self) -> bool:
-        """Whether the file is as good as the network it was saved from."""
-        return self.matched == self.total and self.delta <= self.allowed
-
-
-def check_saved(
-    path: Path | str, net: Any, fresh: Any, forward: Callable[[Any], Tensor], *, prefix: str = "unet"
-) -> Reload:
-    """Load the file at `path` into `fresh` (see `bare_copy`) and compare forward(fresh) with forward(net)."""
-    load_lora(fresh, path, prefix=prefix)
-    with torch.no_grad():
-        ours, theirs = forward(net).float(), forward(fresh).float()
-    rounding = 1e-4 if next(net.parameters()).dtype == torch.float32 else 2e-2
-    allowed = rounding * ours.abs().max().item()
-    return Reload(_same(net, fresh), len(lora_modules(net)), (ours - theirs).abs().max().item(), allowed)
-
-
-def _same(net: Any, fresh: Any) -> int:
-    """How many modules have the same adapter in both networks."""
-    want, got = folded_state(net), folded_state(fresh)
-    pairs = [(f"{module}.lora_A.weight", f"{module}.lora_B.weight") for module in lora_modules(net)]
-    return sum(all(key in got and torch.equal(want[key], got[key]) for key in pair) for pair in pairs)
-
-
 # --- small things ---
 
 
@@ -328,11 +238,3 @@ def _layers(net: nn.Module) -> Iterator[tuple[str, Any]]:
 
 def _is_target(name: str, targets: Sequence[str]) -> bool:
     return any(name == target or name.endswith(f".{target}") for target in targets)
-
-
-def _split(key: str) -> tuple[str, str]:
-    """("module", "lora_A.weight") of a key of a LoRA file; ("key", "") where it is none."""
-    found = _KEY.fullmatch(key)
-    if not found:
-        return key, ""
-    return found["module"], _PART.get(found["part"], found["part"])

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import torch
 
-from tdd_cli.core.sampler import ImageNoise
 from tdd_cli.errors import TddError
-from tdd_cli.families.lora import Reload, bare_copy, check_saved, save_lora
+from tdd_cli.families.lora import bare_copy, save_lora
+from tdd_cli.families.reload import Reload, check_saved, trial
 from tdd_cli.files import replacing, write_atomic
 from tdd_cli.generate import Sampling
 from tdd_cli.pictures import save_png
@@ -103,7 +103,7 @@ def finish(recipe: Recipe, run: Run, parts: Assembled) -> Reload | None:
         metadata = {"tdd": json.dumps(inference.model_dump())}
         save_lora(family.net, run.adapter, metadata, prefix=family.lora_prefix)
         reload = check_saved(
-            run.adapter, family.net, bare_copy(family.net), trial(parts), prefix=family.lora_prefix
+            run.adapter, family.net, bare_copy(family.net), trial(family), prefix=family.lora_prefix
         )
         if not reload.ok:
             run.adapter.unlink()
@@ -117,21 +117,6 @@ def finish(recipe: Recipe, run: Run, parts: Assembled) -> Reload | None:
             family.net.save_pretrained(beside, safe_serialization=True)  # type: ignore[operator]
     inference.save(run.inference)
     return reload
-
-
-def trial(parts: Assembled) -> Callable[[torch.nn.Module], torch.Tensor]:
-    """A forward pass on fixed inputs, of any network in the place of the family's own."""
-    family = parts.family
-    height, width = family.default_size
-    device = family.schedule.alpha.device
-    x_t = ImageNoise([0]).draw(family.latent_shape(height, width), device)
-    t = torch.tensor([500], device=device)
-    cond = family.encode_prompts(["a fox"])
-
-    def forward(net: torch.nn.Module) -> torch.Tensor:
-        return family.denoise(x_t, t, cond, net=net)
-
-    return forward
 
 
 def make_previews(recipe: Recipe, parts: Assembled) -> Previews:

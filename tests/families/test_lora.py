@@ -12,7 +12,6 @@ from tdd_cli.families.lora import (
     adapter_off,
     add_lora,
     bare_copy,
-    check_saved,
     folded_state,
     frozen_copy,
     load_lora,
@@ -23,6 +22,7 @@ from tdd_cli.families.lora import (
     set_lora_state,
     unfreeze,
 )
+from tdd_cli.families.reload import check_saved
 from tiny import SIZE
 
 T = torch.tensor([10, 900])

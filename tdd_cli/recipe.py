@@ -121,6 +121,10 @@ class LoraStudent(Section):
     alpha: float | None = Field(
         default=None, gt=0, description="its strength is alpha / rank (null: rank, strength 1)"
     )
+    merge: bool = Field(
+        default=False,
+        description="train it added to the weights: faster for small networks, more memory for large ones",
+    )
 
 
 class FullStudent(Section):
@@ -169,8 +173,9 @@ class Train(Section):
         le=1,
         description="share of samples with the empty prompt, unguided; keeps guidance tunable",
     )
-    precision: Literal["fp32", "fp16", "bf16"] = Field(
-        default="fp32", description="arithmetic of the networks"
+    precision: Literal["auto", "fp32", "fp16", "bf16"] = Field(
+        default="fp32",
+        description="arithmetic of the networks; auto: bf16 where the hardware is quick in it, else fp32",
     )
     gradient_checkpointing: bool = Field(
         default=False, description="recompute activations: less memory, about 30 % more time"

@@ -20,13 +20,8 @@ from tdd_cli.families.base import Family
 from tdd_cli.recipe import LoraStudent, Recipe
 from tdd_cli.training.encode import CACHES
 from tdd_cli.training.loop import Method, Shares, Step, learning_rate, train
+from tdd_cli.training.precision import precision
 from tdd_cli.training.student import Pair, full_pair, lora_pair
-
-PRECISIONS = {
-    "fp32": ("no", torch.float32),
-    "fp16": ("fp16", torch.float16),
-    "bf16": ("bf16", torch.bfloat16),
-}
 
 
 @dataclass(frozen=True)
@@ -43,7 +38,7 @@ class Assembled:
 def assemble(recipe: Recipe) -> Assembled:
     """Load the model, open the data, put the student on: everything that can fail before a run begins."""
     settings = recipe.train
-    mixed, dtype = PRECISIONS[settings.precision]
+    mixed, dtype = precision(settings.precision)
     accelerator = Accelerator(mixed_precision=mixed)
     source = open_source(
         **recipe.data.model_dump(include={"source", "split", "image_column", "caption_column"})
@@ -100,7 +95,8 @@ def make_method(recipe: Recipe) -> Method:
 def make_pair(recipe: Recipe, family: Family) -> Pair:
     """Student and teacher as the recipe's student section says."""
     if isinstance(recipe.student, LoraStudent):
-        return lora_pair(family, rank=recipe.student.rank, alpha=recipe.student.alpha, seed=recipe.train.seed)
+        settings = recipe.student.model_dump(exclude={"kind"})
+        return lora_pair(family, **settings, seed=recipe.train.seed)
     return full_pair(family)
 
 

@@ -18,6 +18,7 @@ from tdd_cli.families.lora import (
     set_lora_state,
     unfreeze,
 )
+from tdd_cli.families.merged import Merged, trainable_attention
 
 State = dict[str, Tensor]
 
@@ -33,8 +34,13 @@ class Pair:
     load_state: Callable[[Mapping[str, Tensor]], None]
 
 
-def lora_pair(family: Family, *, rank: int, alpha: float | None = None, seed: int = 0) -> Pair:
-    """An adapter on the family's network as student; the teacher is the same network with the adapter off."""
+def lora_pair(
+    family: Family, *, rank: int, alpha: float | None = None, merge: bool = False, seed: int = 0
+) -> Pair:
+    """An adapter on the family's network as student; the teacher is the same network with the adapter off.
+
+    `merge` adds the adapter to the weights before each of the student's passes (families/merged.py).
+    """
     generator = torch.Generator("cpu").manual_seed(seed)
     parameters = add_lora(family.net, family.lora_targets, rank=rank, alpha=alpha, generator=generator)
     bare = family.net  # accelerate may wrap the network later: names are those of the bare one
@@ -43,8 +49,12 @@ def lora_pair(family: Family, *, rank: int, alpha: float | None = None, seed: in
         with adapter_off(family.net):
             return family.denoise(x_t, t, cond)
 
+    def merged(x_t: Tensor, t: Tensor, cond: Cond) -> Tensor:
+        with trainable_attention(x_t):
+            return family.denoise(x_t, t, cond, net=Merged(family.net))
+
     return Pair(
-        family.denoise,
+        merged if merge else family.denoise,
         teacher,
         parameters,
         lambda: lora_state(bare),

@@ -22,7 +22,7 @@ from tdd_cli.errors import TddError
 
 BUG_HINT = "TDD_DEBUG=1 shows the traceback; with it, please report this."
 OUT_OF_MEMORY = {"OutOfMemoryError", "MemoryError"}  # torch's by its name: torch is not imported here
-COMMANDS = ("distill", "sample")
+COMMANDS = ("distill", "sample", "eval", "export")
 """Commands that are one function of the same name in tdd_cli/commands."""
 
 app = typer.Typer(
@@ -53,7 +53,8 @@ def _options(
 
 for _name in COMMANDS:
     if find_spec(f"tdd_cli.commands.{_name}"):
-        app.command(_name)(getattr(import_module(f"tdd_cli.commands.{_name}"), _name))
+        _module = import_module(f"tdd_cli.commands.{_name}")
+        app.command(_name, cls=getattr(_module, "Command", None))(getattr(_module, _name))
 app.add_typer(recipes_app, name="recipes")
 app.command("doctor")(doctor)
 

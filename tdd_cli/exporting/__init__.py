@@ -1,0 +1,1 @@
+"""Export: students as files that other programs load, checked by loading them."""

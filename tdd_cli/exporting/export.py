@@ -1,0 +1,154 @@
+"""From a student in memory to a folder that other programs load, complete and tried, or not there at all."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from torch import Tensor
+
+from tdd_cli.errors import TddError
+from tdd_cli.exporting.card import card
+from tdd_cli.exporting.compress import compress
+from tdd_cli.exporting.formats import CONFIG, EXPORTERS, held
+from tdd_cli.exporting.metadata import metadata
+from tdd_cli.exporting.pictures import sheet
+from tdd_cli.families import load_family
+from tdd_cli.families.base import Family
+from tdd_cli.families.loading import open_part
+from tdd_cli.families.lora import folded_state, load_lora
+from tdd_cli.families.reload import ROUNDING, Reload, compare, trial
+from tdd_cli.files import replacing, write_atomic
+from tdd_cli.pictures import save_png
+from tdd_cli.run import Inference
+from tdd_cli.student import fastest
+
+DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+SHEET = "samples.png"
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What was written, and what came of loading it."""
+
+    weights: Path  # the file, or the folder of a whole pipeline
+    reload: Reload
+
+
+def open_student(
+    inference: Inference, weights: Path, *, scale: float = 1.0, alpha: float | None = None
+) -> Family:
+    """The base model with the student's weights, float32 and on the CPU: exports are the same everywhere.
+
+    scale, alpha: of an adapter; see `load_lora`.
+    """
+    family = load_family(inference.family, inference.model, config=inference.config)
+    if inference.student == "full":
+        family.net = open_part(weights, type(family.net).__name__, dtype=torch.float32)
+        family.net.eval().requires_grad_(False)
+    else:
+        load_lora(family.net, weights, scale=scale, alpha=alpha, prefix=family.lora_prefix)
+    return family
+
+
+def shrink(family: Family, rank: int) -> float:
+    """Put an adapter of a lower rank in the place of the family's; its relative error."""
+    state, error = compress(folded_state(family.net), rank)
+    family.net.unload_lora()  # type: ignore[operator]
+    load_lora(family.net, state, prefix=family.lora_prefix)
+    return error
+
+
+def write_student(
+    family: Family,
+    inference: Inference,
+    folder: Path,
+    *,
+    kind: str,
+    dtype: torch.dtype = torch.float32,
+    prompts: Sequence[str] = (),
+    scores: Sequence[Mapping[str, str]] = (),
+) -> Exported:
+    """Write a student to `folder`: weights, inference.json, README.md and, with prompts, sample pictures.
+
+    kind     one of EXPORTERS
+    prompts  of the pictures, which are drawn with what was read back
+    scores   rows of an evaluation, for the card
+
+    Raises TddError, with nothing left behind, where the file does not compute what was trained, or cannot be
+    written. The family is used up.
+    """
+    form = EXPORTERS[kind]
+    ours = _predict(family)
+    with _writable(folder), replacing(folder) as beside:
+        beside.mkdir()
+        about = metadata(family, inference, folder.name)
+        weights = form.write(family, beside / folder.name, dtype, about)
+        want = held(family, adapter=form.adapter)
+        fresh = form.read(family, weights)
+        got = held(fresh, adapter=form.adapter)
+        reload = compare(want, got, ours, _predict(fresh), dtype=dtype, rounding=ROUNDING[dtype])
+        _must_be_ok(reload)
+        travelling = inference if form.adapter else _of_model(inference, folder, weights)
+        travelling.save(beside / "inference.json")
+        if prompts:
+            save_png(sheet(fresh.to(fastest()), travelling, prompts), beside / SHEET)
+        text = card(
+            fresh,
+            inference,
+            title=folder.name,
+            weights=None if weights == beside else weights.name,
+            adapter=form.adapter,
+            picture=SHEET if prompts else None,
+            scores=scores,
+        )
+        write_atomic(beside / "README.md", text)
+        _let_others_read(beside)
+    return Exported(folder if weights == beside else folder / weights.name, reload)
+
+
+def _predict(family: Family) -> Tensor:
+    with torch.no_grad():
+        return trial(family)(family.net)
+
+
+def _must_be_ok(reload: Reload) -> None:
+    if not reload.ok:
+        raise TddError(
+            f"the written file does not compute what was trained: modules {reload.matched}/{reload.total}, "
+            f"max |delta| {reload.delta:.1e} where rounding makes {reload.allowed:.1e}; it is removed",
+            hint="Do the weights hold values that are not finite, or too large for --dtype fp16? Try fp32.",
+        )
+
+
+def _of_model(inference: Inference, folder: Path, weights: Path) -> Inference:
+    """The settings of a model that holds its student, and no teacher for guidance of mode post."""
+    changes: dict[str, object] = {"model": folder.name, "config": None}
+    if weights.is_file():
+        changes = {"model": weights.name, "config": CONFIG}
+    if inference.guidance_mode == "post":
+        changes["guidance"] = inference.teacher_guidance
+    return inference.model_copy(update=changes)
+
+
+def _let_others_read(folder: Path) -> None:
+    """Give files the rights new folders get here: safetensors writes them for their owner alone."""
+    for path in folder.rglob("*"):
+        if path.is_file():
+            path.chmod(folder.stat().st_mode & 0o666)
+
+
+@contextmanager
+def _writable(folder: Path) -> Iterator[None]:
+    """Whatever the disk refuses, as a TddError."""
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        raise TddError(
+            f"{folder} cannot be written: {error}",
+            hint="Nothing is left behind. Is the disk full, or read-only? --out chooses another place.",
+        ) from error

@@ -1,0 +1,182 @@
+"""The formats: for each a function that writes it, and one that reads it back as its users will."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import TCDScheduler
+from torch import Tensor
+
+from tdd_cli.errors import UsageError
+from tdd_cli.exporting.original import original_state
+from tdd_cli.families import load_family
+from tdd_cli.families.base import Family
+from tdd_cli.families.loading import quiet
+from tdd_cli.families.lora import folded_state, lora_modules, lora_parameters, save_lora
+from tdd_cli.families.lora_file import SETTINGS, State, split_key, write_state
+from tdd_cli.families.names import original_name
+from tdd_cli.run import Inference
+from tdd_cli.scheduler import TDDScheduler
+
+CONFIG = "config"  # folder beside a single file: what from_single_file needs besides weights
+KOHYA: dict[str, Callable[[str, Any], str]] = {
+    "sd15": lambda name, config: name,
+    "sdxl": original_name,  # by diffusers' names a widely used interface misses one of SDXL's upsamplers
+}
+"""Family -> the block names that interfaces know its adapters by."""
+
+
+@dataclass(frozen=True)
+class Format:
+    """A way to keep a student.
+
+    write  (family, path without suffix, dtype, metadata) -> the weights' file or folder. The metadata hold
+           the settings. The family is used up: its adapter may be merged, its dtype changed.
+    read   (family, weights) -> a family that holds what was read, float32. May take the same base model.
+    """
+
+    adapter: bool  # an adapter for a base model, or the whole model
+    write: Callable[[Family, Path, torch.dtype, Mapping[str, str]], Path]
+    read: Callable[[Family, Path], Family]
+
+
+def write_diffusers(family: Family, stem: Path, dtype: torch.dtype, metadata: Mapping[str, str]) -> Path:
+    """diffusers' LoRA layout, strength 1, alpha multiplied in."""
+    path = stem.with_name(f"{stem.name}.safetensors")
+    save_lora(family.net, path, metadata, prefix=family.lora_prefix, dtype=dtype)
+    return path
+
+
+def write_kohya(family: Family, stem: Path, dtype: torch.dtype, metadata: Mapping[str, str]) -> Path:
+    """kohya's LoRA layout, strength 1, alpha multiplied in and then given as the rank."""
+    path = stem.with_name(f"{stem.name}.safetensors")
+    write_state(path, kohya_state(family, dtype), metadata)
+    return path
+
+
+def write_folder(family: Family, stem: Path, dtype: torch.dtype, metadata: Mapping[str, str]) -> Path:
+    """A diffusers pipeline folder with the adapter merged and the student's scheduler."""
+    pipe = merged(family).pipeline()
+    with quiet():
+        pipe.scheduler = scheduler(pipe.scheduler.config, _inference(metadata))
+        pipe.to(dtype=dtype).save_pretrained(stem.parent, safe_serialization=True)
+    return stem.parent
+
+
+def write_single_file(family: Family, stem: Path, dtype: torch.dtype, metadata: Mapping[str, str]) -> Path:
+    """One file in the original layout with the adapter merged, its configuration in a folder beside it."""
+    path = stem.with_name(f"{stem.name}.safetensors")
+    write_state(path, original_state(merged(family), dtype), metadata)
+    pipe = family.pipeline()
+    with quiet():
+        pipe.scheduler = scheduler(pipe.scheduler.config, _inference(metadata))
+    _write_config(pipe, stem.with_name(CONFIG))
+    return path
+
+
+def read_adapter(family: Family, weights: Path) -> Family:
+    """The base model with the file put on it by diffusers."""
+    net: Any = family.net
+    net.unload_lora()
+    with quiet():
+        family.pipeline().load_lora_weights(str(weights), adapter_name="default")
+    for parameter in lora_parameters(net):
+        parameter.data = parameter.data.float()
+    return family
+
+
+def read_folder(family: Family, weights: Path) -> Family:
+    """The pipeline in the folder."""
+    return load_family(family.name, str(weights))
+
+
+def read_single_file(family: Family, weights: Path) -> Family:
+    """The pipeline in the file, by diffusers' from_single_file."""
+    return load_family(family.name, str(weights), config=str(weights.with_name(CONFIG)))
+
+
+EXPORTERS = {
+    "safetensors": Format(True, write_diffusers, read_adapter),
+    "kohya": Format(True, write_kohya, read_adapter),
+    "merged": Format(False, write_folder, read_folder),
+    "single-file": Format(False, write_single_file, read_single_file),
+}
+
+
+def kohya_state(family: Family, dtype: torch.dtype) -> State:
+    """The adapter under kohya's names, with an alpha for every module (float32: bfloat16 counts to 256)."""
+    if family.name not in KOHYA:
+        raise UsageError(
+            f"{family.name} adapters have no kohya layout here", hint="Use --format safetensors."
+        )
+    spell, config = KOHYA[family.name], family.net.config
+    half = {"lora_A.weight": "lora_down.weight", "lora_B.weight": "lora_up.weight"}
+    state: State = {}
+    for key, value in folded_state(family.net).items():
+        module, part = split_key(key)
+        flat = f"lora_unet_{spell(module, config).replace('.', '_')}"
+        state[f"{flat}.{half[part]}"] = value.to(dtype)
+        if part == "lora_A.weight":
+            state[f"{flat}.alpha"] = torch.tensor(float(len(value)))
+    return state
+
+
+def merged(family: Family) -> Family:
+    """The family with its adapter multiplied into the network's weights, if it has one."""
+    net: Any = family.net
+    if lora_modules(net):
+        net.fuse_lora()
+        net.unload_lora()
+    return family
+
+
+def held(family: Family, *, adapter: bool) -> dict[str, Tensor]:
+    """What a file of this family has to hold: the adapter, or every weight of the pipeline."""
+    if adapter:
+        return folded_state(family.net)
+    pipe = family.pipeline()
+    return {
+        f"{part}.{key}": value
+        for part in family.parts.models
+        for key, value in getattr(pipe, part).state_dict().items()
+    }
+
+
+def scheduler(config: Any, inference: Inference) -> Any:
+    """diffusers' TCDScheduler with TDDScheduler's configuration beside its own.
+
+    By count it visits the times the student was distilled for, it takes eta, and plain diffusers has it; it
+    stops at the last training timestep, not quite at x0. TDDScheduler.from_config reads all of its own.
+    """
+    ours = TDDScheduler.from_config(
+        config,
+        teacher_timesteps=inference.teacher_grid,
+        k_min=inference.k_min,
+        k_max=inference.k_max,
+        schedule=inference.schedule,
+        clip_x0_steps=inference.clip_x0,
+        sample_min_value=inference.clip_low,
+        sample_max_value=inference.clip_high,
+    )
+    return TCDScheduler.from_config(ours.config, original_inference_steps=inference.teacher_grid)
+
+
+def _inference(metadata: Mapping[str, str]) -> Inference:
+    return Inference.model_validate_json(metadata[SETTINGS])
+
+
+def _write_config(pipe: Any, folder: Path) -> None:
+    """A pipeline's folder without its weights."""
+    with quiet():
+        pipe.save_config(folder)
+        for name, part in pipe.components.items():
+            if hasattr(part, "save_config"):  # diffusers' own
+                part.save_config(folder / name)
+            elif hasattr(part, "config"):  # transformers' networks
+                part.config.save_pretrained(folder / name)
+            elif part is not None:  # tokenizers
+                part.save_pretrained(folder / name)

@@ -65,8 +65,9 @@ class LatentFamily:
 
     def pipeline(self) -> Any:
         """A plain diffusers pipeline around the same modules (and the same network, adapter and all)."""
+        parts = {**self.pipe.components, self.parts.net: self.net}  # perhaps another
         with quiet():
-            return type(self.pipe)(**{**self.pipe.components, **self.parts.flags, **self._flags()})
+            return type(self.pipe)(**{**parts, **self.parts.flags, **self._flags()})
 
     @property
     def default_size(self) -> tuple[int, int]:

@@ -4,6 +4,7 @@ python -m tdd_cli.bundled.emoji.train vae  --minutes 15
 python -m tdd_cli.bundled.emoji.train text --minutes 4
 python -m tdd_cli.bundled.emoji.train unet --minutes 75
 python -m tdd_cli.bundled.emoji.train export
+python -m tdd_cli.bundled.emoji.train features --minutes 8      # the feature network of tdd eval, on its own
 """
 
 from __future__ import annotations
@@ -25,12 +26,12 @@ def main() -> None:
         "--folder", type=Path, default=loop.cache_folder(), help="checkpoints and logs (default: the cache)"
     )
     parts = parser.add_subparsers(dest="part", required=True)
-    for name, minutes in {"vae": 15.0, "text": 3.0, "unet": 75.0}.items():
+    for name, minutes in {"vae": 15.0, "text": 3.0, "unet": 75.0, "features": 8.0}.items():
         part = parts.add_parser(name)
         part.add_argument(
             "--minutes", type=float, default=minutes, help="training time, earlier sittings included"
         )
-        if name != "text":
+        if name in ("vae", "unet"):
             part.add_argument("--resume", action="store_true", help="go on from the checkpoint in the folder")
         if name == "unet":
             part.add_argument(
@@ -38,8 +39,8 @@ def main() -> None:
             )
     parts.add_parser("export").add_argument("--out", type=Path, default=TEACHER)
     args = vars(parser.parse_args())
-    run = {"vae": _vae, "text": _text, "unet": _unet, "export": _export}[args.pop("part")]
-    run(**args)
+    run = {"vae": _vae, "text": _text, "unet": _unet, "features": _features, "export": _export}
+    run[args.pop("part")](**args)
 
 
 def _vae(**options: Any) -> None:
@@ -58,6 +59,12 @@ def _unet(**options: Any) -> None:
     from tdd_cli.bundled.emoji.train import unet
 
     unet.train(**options)
+
+
+def _features(**options: Any) -> None:
+    from tdd_cli.bundled.emoji.train import features
+
+    features.train(**options)
 
 
 def _export(**options: Any) -> None:

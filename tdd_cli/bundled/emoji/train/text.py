@@ -88,7 +88,7 @@ def train(folder: Path, *, minutes: float, batch: int = 192, rate: float = 2e-3)
         loop.set_rate(optimizer, loop.cosine(share, step, warmup=100))
         chosen = torch.randint(len(emoji.rows), (batch,), generator=generator)
         texts = [captions.caption(emoji.rows[i], generator) for i in chosen]
-        style = torch.tensor([_style_named(line) for line in texts])
+        style = torch.tensor([style_named(line) for line in texts])
         value = loss(text, heads, text.tokens(texts), thing[chosen], style, pictures[chosen])
         optimizer.zero_grad(set_to_none=True)
         value.backward()
@@ -99,7 +99,7 @@ def train(folder: Path, *, minutes: float, batch: int = 192, rate: float = 2e-3)
     save_text(text, folder / "text")
 
 
-def _style_named(text: str) -> int:
+def style_named(text: str) -> int:
     """Which style a caption names; the number of styles stands for none."""
     ends = [text.endswith((f", {word}", f", {word} style")) for word in STYLES.values()]
     return ends.index(True) if any(ends) else len(STYLES)

@@ -1,0 +1,117 @@
+"""What was asked for, as typed, into what is measured: metrics, networks, settings, models, the teacher."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+from tdd_cli.errors import UsageError
+from tdd_cli.evaluation.metrics import METRICS
+from tdd_cli.evaluation.protocol import Rules
+from tdd_cli.evaluation.subjects import Drawn, Model
+from tdd_cli.generate import Sampling
+from tdd_cli.knobs import turn
+from tdd_cli.recipe_keys import nearest
+from tdd_cli.student import find, settings
+
+
+def metrics(text: str) -> list[str]:
+    """The metrics named in "fid,kid"; UsageError for a name that is none."""
+    names = list(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
+    for name in names:
+        if name not in METRICS:
+            close = nearest(name, list(METRICS))
+            raise UsageError(
+                f"unknown metric {name!r}" + (f"; did you mean {close!r}?" if close else ""),
+                hint=f"Metrics: {', '.join(METRICS)}.",
+            )
+    if not names:
+        raise UsageError("no metric given", hint=f"Metrics: {', '.join(METRICS)}.")
+    return names
+
+
+def features(texts: Sequence[str], among: Sequence[str]) -> dict[str, str]:
+    """Metric -> network, of "clip=DIR" for one metric and "DIR" for all that have a network."""
+    chosen: dict[str, str] = {}
+    for text in texts:
+        name, equals, model = text.partition("=")
+        if equals and name not in METRICS:
+            raise UsageError(f"unknown metric {name!r} in --features {text}", hint="Write METRIC=MODEL.")
+        wanted = [name] if equals else [each for each in among if METRICS[each].network]
+        chosen |= dict.fromkeys(wanted, model if equals else text)
+    return chosen
+
+
+def values(text: str | None) -> list[str | None]:
+    """The values of "4-8", "1,1.5,2" or "4-6,8"; a single None where nothing was given."""
+    if text is None:
+        return [None]
+    found: list[str | None] = []
+    for part in (part.strip() for part in text.split(",")):
+        span = re.fullmatch(r"(\d+)-(\d+)", part)
+        first, last = (int(span[1]), int(span[2])) if span else (0, 0)
+        if span and not first <= last < first + 1000:
+            raise UsageError(f"the range {part} is empty or too long", hint="Write it rising: 4-8.")
+        found += [str(i) for i in range(first, last + 1)] if span else [part]
+    return found
+
+
+def settings_of(sampling: Sampling, axes: Mapping[str, str | None]) -> Iterator[Sampling]:
+    """Every combination of the axes' values, on top of a student's own settings; each is checked."""
+    for chosen in itertools.product(*(values(text) for text in axes.values())):
+        found = turn(sampling, dict(zip(axes, chosen, strict=True)))
+        found.times()
+        yield found
+
+
+def models(
+    runs: Sequence[Path], model: str | None, family: str, lora: Path | None, *, bundled: bool
+) -> list[Model]:
+    """The models to draw with; the bundled student where nothing is given and `bundled` allows it."""
+    found = [Model(_name(run), *settings(run, None, family, None)) for run in runs]
+    if model or lora:
+        name = Path(model or "").name or model or ""
+        label = f"{name} + {lora.stem}" if model and lora else lora.stem if lora else name
+        found.append(Model(label, *settings(None, model, family, lora)))
+    if not found and bundled:
+        found.append(Model("bundled student", *settings(None, None, family, None)))
+    return found
+
+
+def named(name: str) -> Model:
+    """A model by one name: a run folder, a model's folder, file or hub id."""
+    return Model(_name(Path(name)), *find(name))
+
+
+def drawn(model: Model, axes: Mapping[str, str | None], rules: Rules, batch: int) -> list[Drawn]:
+    """A model under every combination of settings."""
+    own = Sampling.of(model.inference)
+    return [Drawn(model, sampling, rules, batch) for sampling in settings_of(own, axes)]
+
+
+def teacher(among: Sequence[Model], rules: Rules, batch: int, *, steps: int, guidance: float | None) -> Drawn:
+    """The model the students were distilled from, guided as it then was; UsageError where it is not clear."""
+    bases = {model.inference.model for model in among}
+    if len(bases) != 1:
+        problem = "there is no model" if not bases else f"the models have {len(bases)} different teachers"
+        raise UsageError(
+            f"{problem}: the teacher is not known", hint="Measure one teacher's students at once."
+        )
+    inference = among[0].inference
+    scale = guidance or next(filter(None, (model.inference.teacher_guidance for model in among)), None)
+    if scale is None and inference.model == "bundled:emoji":
+        from tdd_cli.bundled.emoji import GUIDANCE
+
+        scale = GUIDANCE
+    if scale is None:
+        raise UsageError(
+            "the teacher's guidance is not known", hint="Say at which scale: --teacher-guidance 7.5"
+        )
+    bare = inference.model_copy(update={"student": "lora", "method": "none"})
+    return Drawn(Model("teacher", bare, None), Sampling(steps=steps, guidance=scale), rules, batch)
+
+
+def _name(path: Path) -> str:
+    return path.name or str(path)

@@ -1,0 +1,181 @@
+"""eval.json: figures, and all it takes to say what they are and what they can be compared with."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from tdd_cli.errors import UsageError
+from tdd_cli.evaluation.metrics import COLUMNS, METRICS, Figure
+from tdd_cli.evaluation.protocol import record_hash
+from tdd_cli.files import write_atomic
+
+FORMAT = 1
+FILE = "eval.json"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One subject and its figures."""
+
+    label: str
+    subject: Mapping[str, Any]  # Subject.record()
+    n: int  # readable pictures
+    unreadable: int
+    figures: Mapping[str, Figure]
+    baseline: bool = False
+    samples: Sequence[Image.Image] = field(default=(), compare=False)  # of the first captions; not saved
+
+    @property
+    def sampling(self) -> Mapping[str, Any]:
+        """Steps, guidance and so on; nothing for pictures that existed already."""
+        return self.subject.get("sampling") or {}
+
+
+@dataclass(frozen=True)
+class Result:
+    """Entries that were measured alike."""
+
+    protocol: Mapping[str, Any]
+    protocol_sha256: str
+    remarks: Sequence[str]
+    measures: Mapping[str, Mapping[str, str]]  # metric -> what was computed, with which weights
+    environment: Mapping[str, Any]
+    entries: Sequence[Entry]
+    captions: Sequence[str] = ()  # of the samples
+    created: str = ""
+
+    def columns(self) -> list[str]:
+        """The figures that any entry has, in the order of tables."""
+        return [name for name in COLUMNS if any(name in entry.figures for entry in self.entries)]
+
+    def save(self, path: Path) -> None:
+        """Write the file, whole."""
+        write_atomic(path, self.dumps() + "\n")
+
+    def dumps(self) -> str:
+        """As JSON."""
+        entries = [
+            {
+                "label": entry.label,
+                "baseline": entry.baseline,
+                "n": entry.n,
+                "unreadable": entry.unreadable,
+                "figures": {name: asdict(figure) for name, figure in entry.figures.items()},
+                "subject": dict(entry.subject),
+            }
+            for entry in self.entries
+        ]
+        known = {key: value for key, value in vars(self).items() if key != "entries"}
+        return json.dumps({"format": FORMAT, **known, "entries": entries}, indent=2)
+
+    @classmethod
+    def load(cls, path: Path) -> Result:
+        """What `save` wrote; UsageError for anything else."""
+        try:
+            found = json.loads(path.read_text(encoding="utf-8"))
+            if found.pop("format") != FORMAT:
+                raise ValueError("another version of tdd wrote it")
+            entries = [
+                Entry(
+                    **{
+                        **entry,
+                        "figures": {name: Figure(**figure) for name, figure in entry["figures"].items()},
+                    }
+                )
+                for entry in found.pop("entries")
+            ]
+            return cls(**found, entries=entries)
+        except FileNotFoundError:
+            raise UsageError(f"there is no file {path}", hint="tdd eval writes eval.json.") from None
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise UsageError(
+                f"{path} is not a result of tdd eval: {error}", hint="Give the eval.json it wrote."
+            ) from None
+
+
+def check_alike(new: Result, old: Result) -> None:
+    """UsageError where two results were not measured alike."""
+    problem = difference(new, old)
+    if problem:
+        raise UsageError(
+            f"the results cannot be compared: {problem}",
+            hint="Measure both by one protocol, use another --out, or compare all the same: --force.",
+        )
+
+
+def join(new: Result, old: Result, *, baseline: bool = False) -> Result:
+    """The new result with the old one's entries; a subject that is in both is the new one, with all figures.
+
+    Where they were not measured alike, a remark says so; see `check_alike`. `baseline` makes the old entries
+    what the new ones are compared with.
+    """
+    problem = difference(new, old)
+    ours = {record_hash(entry.subject): entry for entry in new.entries}
+    theirs = {record_hash(entry.subject): entry for entry in old.entries}
+    kept = [
+        replace(entry, baseline=entry.baseline or baseline)
+        for key, entry in theirs.items()
+        if key not in ours
+    ]
+    fresh = [
+        replace(entry, figures={**(theirs[key].figures if key in theirs else {}), **entry.figures})
+        for key, entry in ours.items()
+    ]
+    remarks = list(new.remarks)
+    if problem:
+        remarks.insert(0, f"Not comparable, shown together by --force: {problem}")
+    return replace(new, entries=[*kept, *fresh], remarks=remarks, measures={**old.measures, **new.measures})
+
+
+def difference(new: Result, old: Result) -> str | None:
+    """What was not alike when two results were measured, None if they may be compared."""
+    if new.protocol_sha256 != old.protocol_sha256:
+        keys = sorted(set(new.protocol) | set(old.protocol))
+        found = [key for key in keys if new.protocol.get(key) != old.protocol.get(key)]
+        shown = (
+            f"{key} {_short(new.protocol.get(key))} and {_short(old.protocol.get(key))}" for key in found
+        )
+        return "their protocols differ in " + "; ".join(shown)
+    for metric in sorted(set(new.measures) & set(old.measures)):
+        if dict(new.measures[metric]) != dict(old.measures[metric]):
+            names = [str(each[metric].get("network", "none")) for each in (new.measures, old.measures)]
+            return f"{metric} was measured with {' and '.join(names)}, of other weights or input"
+    return None
+
+
+def baseline_of(entry: Entry, entries: Iterable[Entry]) -> Entry | None:
+    """The baseline an entry is compared with: of the same steps and guidance, else the first."""
+    bases = [other for other in entries if other.baseline]
+    if entry.baseline or not bases:
+        return None
+    wanted = [entry.sampling.get(key) for key in ("steps", "guidance")]
+    same = [b for b in bases if [b.sampling.get(key) for key in ("steps", "guidance")] == wanted]
+    return (same or bases)[0]
+
+
+def best(name: str, entries: Sequence[Entry]) -> float | None:
+    """The best value of a figure among entries; None where there is nothing to choose."""
+    values = [entry.figures[name].value for entry in entries if name in entry.figures]
+    better = COLUMNS[name].better
+    if len(values) < 2 or better == "neither":
+        return None
+    return min(values) if better == "lower" else max(values)
+
+
+def measures_of(metrics: Sequence[str], networks: Mapping[str, Any]) -> dict[str, dict[str, str]]:
+    """What each metric computes and with which network, for the record."""
+    return {
+        name: {"what": METRICS[name].what, **(networks[name].record() if name in networks else {})}
+        for name in metrics
+    }
+
+
+def _short(value: object) -> str:
+    text = json.dumps(value) if isinstance(value, dict) else str(value)
+    return text if len(text) <= 60 else text[:57] + "..."

@@ -1,0 +1,179 @@
+"""Whose pictures are measured: a model with its sampling settings, a folder of pictures, or the real ones."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Protocol
+
+from PIL import Image
+
+from tdd_cli.core.guidance import Network
+from tdd_cli.errors import DataError
+from tdd_cli.evaluation.coco import Files
+from tdd_cli.evaluation.protocol import Pictures, Rules, text_hash
+from tdd_cli.families.base import Family
+from tdd_cli.generate import Sampling, generate
+from tdd_cli.run import Inference
+from tdd_cli.student import Source, load, load_with_teacher
+
+SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp"}
+CONTENT_LIMIT = (
+    256 * 2**20
+)  # bytes; weights up to here are told apart by content, larger ones by size and time
+
+
+@dataclass(frozen=True)
+class Shot:
+    """One picture of a subject."""
+
+    row: int  # the caption's number
+    image: Image.Image
+    seconds: float = 0.0  # to draw it
+
+
+class Subject(Protocol):
+    """Pictures for the rows of a protocol."""
+
+    @property
+    def label(self) -> str:
+        """Its name in tables."""
+
+    def record(self) -> dict[str, Any]:
+        """What determines its pictures, for results and for finding them again."""
+
+    def shots(self, rows: range) -> Iterator[Shot]:
+        """The pictures of some rows, in order; what cannot be read is left out."""
+
+
+class Model:
+    """A model, perhaps with a student's weights; loaded when first drawn with."""
+
+    def __init__(self, name: str, inference: Inference, weights: Path | None) -> None:
+        self.name, self.inference, self.weights = name, inference, weights
+
+    @cached_property
+    def fused(self) -> tuple[Family, None]:
+        """The loaded model, its adapter merged into it."""
+        return load(self.inference, self.weights), None
+
+    @cached_property
+    def apart(self) -> tuple[Family, Network]:
+        """The loaded model and its teacher, for guidance with the teacher's null."""
+        return load_with_teacher(Source(self.inference, self.weights))
+
+    @cached_property
+    def identity(self) -> dict[str, str | None]:
+        """What tells this model from others."""
+        base = base_folder(self.inference.model)
+        return {
+            "model": self.inference.model,
+            "model_files": fingerprint(base) if base else None,
+            "weights": fingerprint(self.weights) if self.weights else None,
+        }
+
+    def release(self) -> None:
+        """Forget the loaded model, and give its memory back."""
+        for loaded in ("fused", "apart"):
+            self.__dict__.pop(loaded, None)
+
+
+@dataclass(frozen=True, eq=False)
+class Drawn:
+    """What a model draws for a protocol's captions, each from its own seed."""
+
+    model: Model
+    sampling: Sampling
+    rules: Rules
+    batch: int = 16
+
+    @property
+    def label(self) -> str:
+        """The model's name."""
+        return self.model.name
+
+    @property
+    def size(self) -> tuple[int, int] | None:
+        """(height, width) the student was trained at, None for the model's own."""
+        return self.model.inference.size
+
+    def record(self) -> dict[str, Any]:
+        """Model, weights and sampling settings."""
+        return {
+            "kind": "model",
+            **self.model.identity,
+            "method": self.model.inference.method,
+            "sampling": asdict(self.sampling),
+            "size": self.size,
+        }
+
+    def shots(self, rows: range) -> Iterator[Shot]:
+        """Draws the rows' captions."""
+        prompts = [self.rules.set.captions[row] for row in rows]
+        seeds = [self.rules.seed + row for row in rows]
+        family, teacher = self.model.apart if self.sampling.guidance_mode == "post" else self.model.fused
+        found = generate(
+            family, prompts, seeds, self.sampling, size=self.size, batch=self.batch, teacher=teacher
+        )
+        for row, picture in zip(rows, found, strict=True):
+            yield Shot(row, picture.image, picture.seconds)
+
+
+@dataclass(frozen=True, eq=False)
+class Stored:
+    """Pictures that exist already: a folder of somebody's, or a set's real ones."""
+
+    label: str
+    pictures: Pictures
+    sha256: str
+
+    def record(self) -> dict[str, Any]:
+        """What identifies the pictures."""
+        return {"kind": "pictures", "pictures_sha256": self.sha256}
+
+    def shots(self, rows: range) -> Iterator[Shot]:
+        """The readable ones of some rows."""
+        for row in rows:
+            try:
+                yield Shot(row, self.pictures.picture(row))
+            except DataError:
+                continue
+
+
+def image_folder(folder: Path) -> Stored:
+    """The pictures of a folder in the order of their names: the n-th is of the protocol's n-th caption."""
+    if not folder.is_dir():
+        raise DataError(f"there is no folder {folder}", hint="--images takes a folder of pictures.")
+    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
+    if not paths:
+        raise DataError(f"{folder} holds no pictures", hint=f"It needs {', '.join(sorted(SUFFIXES))} files.")
+    return Stored(folder.name, Files(paths), fingerprint(folder))
+
+
+def base_folder(model: str) -> Path | None:
+    """Where a model's files are, if they are on this machine by path."""
+    from tdd_cli.families.loading import bundled
+
+    if model.startswith("bundled:"):
+        return bundled(model)
+    path = Path(model).expanduser()
+    return path if path.exists() else None
+
+
+def fingerprint(path: Path) -> str:
+    """A hash of a file's, or a folder's files', content; of sizes and times where that is large."""
+    files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
+    return text_hash(_fingerprints(path, files))
+
+
+def _fingerprints(root: Path, files: Sequence[Path]) -> Iterator[str]:
+    small = sum(file.stat().st_size for file in files) <= CONTENT_LIMIT
+    for file in files:
+        stat = file.stat()
+        content = (
+            hashlib.sha256(file.read_bytes()).hexdigest() if small else f"{stat.st_size} {stat.st_mtime_ns}"
+        )
+        yield f"{file.relative_to(root)} {content}"

@@ -1,12 +1,13 @@
 # make demo    install into .venv, distil the bundled miniature, draw a fox with it
 # make test    install into .venv, run the whole test suite
+# make study   the comparison of methods on the miniature: about half a day on 2 cores, may be stopped at will
 # make lint    ruff and mypy            make clean    remove .venv and what the tools left
 PYTHON ?= python3
 VENV   ?= .venv
 RUN    := $(VENV)/bin
 PIP    := $(RUN)/python -m pip install --disable-pip-version-check --quiet -c constraints.txt
 
-.PHONY: demo test lint clean
+.PHONY: demo test study lint clean
 
 demo: $(VENV)/installed
 	$(RUN)/tdd distill --recipe emoji-4to8
@@ -15,6 +16,9 @@ demo: $(VENV)/installed
 
 test: $(VENV)/installed-test
 	$(RUN)/python -m pytest -q
+
+study: $(VENV)/installed
+	$(RUN)/python -m tdd_cli.bundled.emoji.study
 
 lint: $(VENV)/installed-dev
 	$(RUN)/ruff check .

@@ -87,8 +87,8 @@ def _broken_imports(found: dict[str, str | None]) -> Iterator[str]:
     if found["torchvision"] is not None and (error := _import_error("torchvision")):
         yield (
             f"torchvision {found['torchvision']} does not fit torch {found['torch']} ({error}); diffusers "
-            "and transformers then fail with misleading messages. Remedy: pip uninstall torchvision (only "
-            "the extra `inception` needs it), or install the torchvision built for the same device as torch."
+            "and transformers then fail with misleading messages. Remedy: pip uninstall torchvision (tdd "
+            "does not need it), or install the torchvision built for the same device as torch."
         )
     elif found["diffusers"] and (error := _import_error("diffusers", "StableDiffusionXLPipeline")):
         yield f"diffusers cannot be used: {error}. Remedy: pip install -c constraints.txt -e ."

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from tdd_cli.errors import DataError
 from tdd_cli.evaluation.collect import SAMPLES, Evidence, Wanted, fill, gather
 from tdd_cli.evaluation.metrics import METRICS, Case, check
 from tdd_cli.evaluation.networks import Network, load_network
@@ -170,6 +171,12 @@ def _entry(
 ) -> Entry:
     """The figures of a subject whose shards are there."""
     rules = plan.rules
+    if real and rules.set.side is None and real.evidence.size != ours.size:
+        (high, wide), (height, width) = ours.size, real.evidence.size
+        raise DataError(
+            f"{subject.label} has pictures of {wide} x {high}, the set has {width} x {height}",
+            hint="Crop and resize both to one size: --resize N (pixels).",
+        )
     calls = subject.sampling.calls if isinstance(subject, Drawn) else None
     figures: dict[str, Any] = {}
     for metric in plan.metrics:

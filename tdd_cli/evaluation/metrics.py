@@ -65,8 +65,7 @@ class Metric:
 def fid(case: Case, name: str) -> dict[str, Figure]:
     """Frechet distance between the clouds of features."""
     network, real = _both(case)
-    ours = statistics.moments(case.ours.of(network))
-    return {name: Figure(statistics.frechet(ours, real.moments(network)))}
+    return {name: Figure(statistics.frechet(case.ours.of(network), real.moments(network)))}
 
 
 def kid(case: Case) -> dict[str, Figure]:

@@ -9,7 +9,7 @@ from html import escape
 
 COLOURS = ("#3366cc", "#d9480f", "#2b8a3e", "#9c36b5", "#0b7285", "#b08900", "#c2255c", "#5c677d")
 WIDTH, HEIGHT = 460, 300
-LEFT, RIGHT, TOP, BOTTOM = 58, 14, 34, 44
+LEFT, RIGHT, TOP, BOTTOM = 68, 14, 34, 44
 ROW = 18  # pixels of a line of the legend
 MARKS = ("circle", "square", "diamond", "triangle")  # told apart without colour too
 
@@ -64,7 +64,7 @@ def plot(title: str, x_name: str, y_name: str, lines: Sequence[Line]) -> str:
     middle = (TOP + HEIGHT - BOTTOM) / 2
     parts += [
         f'<text x="{(LEFT + WIDTH) / 2}" y="{HEIGHT - 8}" text-anchor="middle">{escape(x_name)}</text>',
-        f'<text transform="translate(14 {middle}) rotate(-90)" text-anchor="middle">{escape(y_name)}</text>',
+        f'<text transform="translate(13 {middle}) rotate(-90)" text-anchor="middle">{escape(y_name)}</text>',
     ]
     for i, line in enumerate(lines):
         parts += _drawn(line, i, to_x, to_y)

@@ -10,7 +10,7 @@ from typing import Any
 
 from PIL import Image
 
-from tdd_cli.evaluation.metrics import COLUMNS
+from tdd_cli.evaluation.metrics import COLUMNS, METRICS
 from tdd_cli.evaluation.plot import Line, Point, plot
 from tdd_cli.evaluation.results import Entry, Result
 from tdd_cli.evaluation.table import ARROWS, SETTINGS, plain, rows, settings_shown
@@ -52,18 +52,15 @@ def page(result: Result) -> str:
 
 
 def plots(result: Result) -> list[str]:
-    """Every figure against steps and against guidance, where at least two values of it were tried."""
+    """Every figure of quality against steps and guidance, where at least two values were tried."""
+    quality = [name for name in result.columns() if name not in METRICS["speed"].columns]
     found = []
     for axis, axis_name in AXES.items():
-        for name in result.columns():
+        for name in quality:
             lines = lines_of(result, name, axis)
             if any(len(line.points) > 1 for line in lines):
                 column = COLUMNS[name]
-                y_name = (
-                    f"{column.title} ({column.better} is better)"
-                    if column.better != "neither"
-                    else column.title
-                )
+                y_name = f"{column.title} ({column.better} is better)"
                 found.append(plot(f"{column.title} against {axis}", axis_name, y_name, lines))
     return found
 

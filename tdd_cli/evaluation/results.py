@@ -136,17 +136,19 @@ def join(new: Result, old: Result, *, baseline: bool = False) -> Result:
 def difference(new: Result, old: Result) -> str | None:
     """What was not alike when two results were measured, None if they may be compared."""
     if new.protocol_sha256 != old.protocol_sha256:
-        keys = sorted(set(new.protocol) | set(old.protocol))
-        found = [key for key in keys if new.protocol.get(key) != old.protocol.get(key)]
-        shown = (
-            f"{key} {_short(new.protocol.get(key))} and {_short(old.protocol.get(key))}" for key in found
-        )
-        return "their protocols differ in " + "; ".join(shown)
+        return f"their protocols differ in {_differing(new.protocol, old.protocol)}"
     for metric in sorted(set(new.measures) & set(old.measures)):
         if dict(new.measures[metric]) != dict(old.measures[metric]):
-            names = [str(each[metric].get("network", "none")) for each in (new.measures, old.measures)]
-            return f"{metric} was measured with {' and '.join(names)}, of other weights or input"
+            return (
+                f"{metric} was measured with another {_differing(new.measures[metric], old.measures[metric])}"
+            )
     return None
+
+
+def _differing(new: Mapping[str, Any], old: Mapping[str, Any]) -> str:
+    """The keys that two records differ in, with both values."""
+    keys = [key for key in sorted(set(new) | set(old)) if new.get(key) != old.get(key)]
+    return "; ".join(f"{key}: {_short(new.get(key))} / {_short(old.get(key))}" for key in keys)
 
 
 def baseline_of(entry: Entry, entries: Iterable[Entry]) -> Entry | None:

@@ -26,17 +26,20 @@ def moments(features: Tensor) -> Moments:
     return Moments(mean, x.T @ x / (len(x) - 1))
 
 
-def frechet(ours: Moments, theirs: Moments) -> float:
-    """|m1 - m2|^2 + tr(C1 + C2 - 2 (C1 C2)^1/2) (Heusel et al. 2017), never below 0.
+def frechet(ours: Tensor, theirs: Moments) -> float:
+    """|m1 - m2|^2 + tr(C1 + C2 - 2 (C1 C2)^1/2) of [N, D] and the other's moments (Heusel et al. 2017).
 
-    tr (C1 C2)^1/2 = tr (R C2 R)^1/2 with R the root of C1, by two symmetric eigenvalue problems: exact also
-    for singular covariances, and three times as fast as the general one.
+    With C1 = F'F, tr (C1 C2)^1/2 is the sum of the roots of the eigenvalues of F C2 F': a symmetric problem,
+    exact also where covariances are singular, and no larger than the number of pictures.
     """
-    values, vectors = torch.linalg.eigh(ours.cov)
-    root = (vectors * values.clamp(min=0).sqrt()) @ vectors.T
-    cross = torch.linalg.eigvalsh(root @ theirs.cov @ root).clamp(min=0).sqrt().sum()
-    apart = (ours.mean - theirs.mean).square().sum()
-    return max(0.0, (apart + ours.cov.trace() + theirs.cov.trace() - 2 * cross).item())
+    mean = ours.double().mean(0)
+    factor = (ours.double() - mean) / (len(ours) - 1) ** 0.5  # [N, D]
+    if len(factor) > factor.shape[1]:
+        values, vectors = torch.linalg.eigh(factor.T @ factor)
+        factor = (vectors * values.clamp(min=0).sqrt()).T  # [D, D]
+    cross = torch.linalg.eigvalsh(factor @ theirs.cov @ factor.T).clamp(min=0).sqrt().sum()
+    apart = (mean - theirs.mean).square().sum()
+    return max(0.0, (apart + factor.square().sum() + theirs.cov.trace() - 2 * cross).item())
 
 
 def polynomial_mmd(ours: Tensor, theirs: Tensor, within_theirs: float) -> tuple[float, Tensor]:

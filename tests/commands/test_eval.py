@@ -1,0 +1,273 @@
+"""tdd eval, as typed."""
+
+import hashlib
+import json
+import math
+
+import numpy as np
+import pytest
+import scipy.linalg
+import torch
+from PIL import Image
+from typer.testing import CliRunner
+
+from sets_on_disk import coco_folder, picture, picture_folder
+from tdd_cli.cli import app
+from tdd_cli.errors import DataError, Interrupted, MissingComponent, UsageError
+from tdd_cli.evaluation import collect, inception, networks
+from tdd_cli.evaluation.results import Result
+from tdd_cli.families import load_family
+from tdd_cli.families.lora import add_lora, save_lora
+from tdd_cli.run import Inference
+
+
+def call(*arguments):
+    return CliRunner().invoke(app, ["eval", *map(str, arguments)])
+
+
+@pytest.fixture(autouse=True)
+def alone(tmp_path, monkeypatch):
+    """An empty working folder and cache, no hub."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+
+
+@pytest.fixture(scope="session")
+def student(tiny_folders, tmp_path_factory):
+    """An adapter that changes something, with inference.json beside it."""
+    folder = tmp_path_factory.mktemp("student")
+    family = load_family("sdxl", str(tiny_folders["sdxl"]))
+    parameters = add_lora(family.net, family.lora_targets, rank=2)
+    for parameter in parameters:
+        torch.nn.init.normal_(parameter, std=0.1, generator=torch.Generator().manual_seed(0))
+    save_lora(family.net, folder / "adapter.safetensors", {})
+    Inference(
+        family="sdxl", model=str(tiny_folders["sdxl"]), method="tdd", teacher_grid=250, k_min=1, k_max=8,
+        resolution=32, steps=2, guidance=1.0, eta=0.0, schedule="equal", clip_x0=0,
+    ).save(folder / "inference.json")  # fmt: skip
+    return folder / "adapter.safetensors"
+
+
+@pytest.fixture
+def photos(tmp_path):
+    return picture_folder(tmp_path / "photos", 12)
+
+
+@pytest.fixture
+def inception_file(tmp_path, monkeypatch):
+    """Weights of the right shape, taken for the published ones."""
+    path = tmp_path / "inception.pth"
+    torch.manual_seed(0)
+    torch.save(inception.Inception().state_dict(), path)
+    monkeypatch.setattr(inception, "SHA256", hashlib.sha256(path.read_bytes()).hexdigest())
+    return path
+
+
+def test_everything_at_once_and_a_second_time_for_nothing(student, photos, tmp_path, monkeypatch):
+    arguments = (
+        "--lora", student, "--set", f"folder:{photos}", "--metric", "fid,kid,clip,teacher,speed",
+        "--features", "emoji", "--steps", "1-2", "--guidance", "1,2", "--against", "teacher", "--teacher-steps", 3,
+        "--teacher-guidance", 2, "--out", "out",
+    )  # fmt: skip
+    done = call(*arguments)
+    assert done.exit_code == 0, done.output
+    result = Result.load(tmp_path / "out" / "eval.json")
+    settings = [
+        (entry.label, entry.sampling["steps"], entry.sampling["guidance"]) for entry in result.entries
+    ]
+    assert settings == [("teacher", 3, 2), *(("adapter", k, g) for k in (1, 2) for g in (1, 2))]
+    teacher, first, guided, *_ = result.entries
+    assert teacher.baseline
+    assert teacher.figures["distance"].value == 0
+    assert teacher.figures["psnr"].value == collect.BEST_PSNR
+    assert first.figures["distance"].value > 0
+    assert [entry.figures["calls"].value for entry in (teacher, first, guided)] == [6, 1, 2]
+    assert all(math.isfinite(f.value) for entry in result.entries for f in entry.figures.values())
+    assert first.figures["kid"].low < first.figures["kid"].value < first.figures["kid"].high
+    assert "FID" in done.stdout
+    assert "adapter" in done.stdout
+    html = (tmp_path / "out" / "report.html").read_text()
+    assert html.count("data:image/png") == 5 * collect.SAMPLES
+
+    def unneeded(*_, **__):
+        raise AssertionError("this was done before")
+
+    monkeypatch.setattr(networks.Network, "of", unneeded)
+    monkeypatch.setattr("tdd_cli.evaluation.subjects.load", unneeded)
+    again = call(*arguments, "--json")
+    assert again.exit_code == 0, again.output
+    old = {key: value for key, value in json.loads(result.dumps()).items() if key != "created"}
+    assert {key: value for key, value in json.loads(again.stdout).items() if key != "created"} == old
+
+
+def test_an_interrupted_evaluation_goes_on_where_it_stopped(student, tmp_path, monkeypatch):
+    from tdd_cli.evaluation import subjects
+
+    drawn, real = [], subjects.generate
+
+    def generate(family, prompts, seeds, *more, **settings):
+        drawn.append((seeds[0], len(seeds)))
+        if len(drawn) == 2:
+            raise KeyboardInterrupt
+        yield from real(family, prompts, seeds, *more, **settings)
+
+    monkeypatch.setattr(subjects, "generate", generate)
+    many = picture_folder(tmp_path / "many", 2 * collect.SHARD + 2)
+    arguments = (
+        "--lora",
+        student,
+        "--set",
+        f"folder:{many}",
+        "--metric",
+        "fid",
+        "--features",
+        "emoji",
+        "--seed",
+        9,
+    )
+    stopped = call(*arguments)
+    assert isinstance(stopped.exception, Interrupted)
+    assert call(*arguments).exit_code == 0
+    assert drawn == [(9, 64), (73, 64), (73, 64), (137, 2)]
+
+
+def test_fid_on_a_folder_in_cocos_layout_is_scipys(student, inception_file, tmp_path):
+    coco = coco_folder(tmp_path / "coco", 12)
+    done = call(
+        "--metric", "fid", "--set", "coco30k", "--data", coco, "--n", 11, "--lora", student, "--inception",
+        inception_file, "--save-pictures", "--out", "out",
+    )  # fmt: skip
+    assert done.exit_code == 0, done.output
+    result = Result.load(tmp_path / "out" / "eval.json")
+    assert "not comparable with published figures" in " ".join(result.remarks)
+    net = inception.load(inception_file)
+
+    def features(paths):
+        found = []
+        for path in paths:
+            image = Image.open(path).convert("RGB")
+            left = (image.width - image.height) // 2
+            square = image.crop((left, 0, left + 32, 32)).resize((256, 256), Image.Resampling.LANCZOS)
+            bands = [b.convert("F").resize((299, 299), Image.Resampling.BICUBIC) for b in square.split()]
+            with torch.no_grad():
+                found.append(net(torch.tensor(np.stack([np.asarray(b) for b in bands]))[None])[0])
+        return torch.stack(found).double().numpy()
+
+    ours, theirs = features((tmp_path / "out" / "pictures").rglob("*.png")), features(coco.rglob("*.jpg"))
+    assert (len(ours), len(theirs)) == (11, 12)
+    basis = np.linalg.qr(np.concatenate([ours, theirs]).T)[0]  # all of it, in 23 dimensions
+    (a, b) = ours @ basis, theirs @ basis
+    cross = scipy.linalg.sqrtm(np.cov(a.T) @ np.cov(b.T) + 0j).real
+    expected = ((a.mean(0) - b.mean(0)) ** 2).sum() + np.trace(np.cov(a.T) + np.cov(b.T) - 2 * cross)
+    assert result.entries[0].figures["fid"].value == pytest.approx(expected, rel=1e-4)
+
+
+def test_pictures_of_ones_own_are_measured_and_the_unreadable_counted(photos, tmp_path):
+    drawn = tmp_path / "drawn"
+    drawn.mkdir()
+    for i in range(12):
+        picture(100 + i).save(drawn / f"{i:02d}.png")
+    (drawn / "03.png").write_bytes(b"no picture")
+    done = call(
+        "--images",
+        drawn,
+        "--set",
+        f"folder:{photos}",
+        "--metric",
+        "fid,clip",
+        "--features",
+        "emoji",
+        "--out",
+        "out",
+    )
+    assert done.exit_code == 0, done.output
+    entry = Result.load(tmp_path / "out" / "eval.json").entries[0]
+    assert (entry.label, entry.n, entry.unreadable) == ("drawn", 11, 1)
+    assert "1 unreadable" in done.stdout
+
+
+def test_an_earlier_result_is_a_baseline_only_of_the_same_protocol(student, photos, tmp_path):
+    first = ("--lora", student, "--set", f"folder:{photos}", "--metric", "clip", "--features", "emoji")
+    assert call(*first, "--out", "one").exit_code == 0
+    same = call(*first, "--steps", 1, "--against", "one/eval.json", "--out", "two", "--json")
+    assert [entry["baseline"] for entry in json.loads(same.stdout)["entries"]] == [True, False]
+    other = ("--seed", 5, "--against", "one/eval.json", "--out", "three")
+    refused = call(*first, *other)
+    assert isinstance(refused.exception, UsageError)
+    assert "protocols differ in seeds" in refused.exception.message
+    assert not (tmp_path / "three").exists()
+    forced = call(*first, *other, "--force")
+    assert forced.exit_code == 0, forced.output
+    assert "Not comparable, shown together by --force" in forced.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        (["--metric", "fidd"], UsageError, "unknown metric 'fidd'; did you mean 'fid'"),
+        (["--metric", ","], UsageError, "no metric given"),
+        (["--set", "coco31k"], UsageError, "unknown set 'coco31k'"),
+        (["--set", "coco30k"], MissingComponent, "COCO 2014 is not here"),
+        (["--set", "coco30k", "--data", "absent"], DataError, "there is no folder absent"),
+        (["--features", "fud=x"], UsageError, "unknown metric 'fud'"),
+        (["--features", "absent/network"], MissingComponent, "absent/network is not here"),
+        (["--metric", "is"], MissingComponent, "Inception weights"),
+        (["--inception", "absent.pth", "--metric", "is"], UsageError, "there is no file absent.pth"),
+        (["--steps", "8-4"], UsageError, "range 8-4"),
+        (["--steps", "251"], UsageError, "no equal schedule of 251 steps"),
+        (["--guidance", "x"], UsageError, "'x' is not a number"),
+        (["--images", "absent"], DataError, "there is no folder absent"),
+        (["absent-run"], UsageError, "absent-run does not exist"),
+        (["--against", "absent.json"], UsageError, "there is no file absent.json"),
+        (["--n", "3000"], DataError, "emoji needs 3,000 captions"),
+        (["--n", "5", "--metric", "fid"], DataError, "fid needs at least 10 pictures"),
+        (["--resize", "32"], UsageError, "own picture size"),
+    ],
+)
+def test_bad_input_is_said_and_leaves_nothing(tmp_path, monkeypatch, arguments, error, message):
+    monkeypatch.setattr(
+        "torch.hub.download_url_to_file", lambda *_, **__: (_ for _ in ()).throw(OSError("offline"))
+    )
+    done = call(*arguments)
+    assert isinstance(done.exception, error), done.output + repr(done.exception)
+    assert message in done.exception.message
+    assert not (tmp_path / "evals").exists()
+
+
+def test_sets_and_pictures_that_do_not_fit(student, photos, tmp_path):
+    common = ("--set", f"folder:{photos}", "--features", "emoji", "--out", "out")
+    picture(50, (48, 32)).save(photos / "005.png")
+    mixed = call("--lora", student, *common, "--metric", "fid")
+    assert isinstance(mixed.exception, DataError)
+    assert "2 different sizes (32 x 32, 48 x 32" in mixed.exception.message
+    assert "--resize" in mixed.exception.hint
+    cropped = call("--lora", student, *common, "--metric", "fid", "--resize", 32)
+    assert cropped.exit_code == 0, cropped.output
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    assert "holds no pictures" in call("--images", empty, *common).exception.message
+    (empty / "a.png").write_bytes(b"")
+    assert (
+        "none of the pictures can be read"
+        in call("--images", empty, *common, "--metric", "clip").exception.message
+    )
+
+
+def test_a_run_without_a_result_is_said(tmp_path):
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "recipe.yaml").write_text("")
+    (run / "manifest.json").write_text("{}")
+    done = call(run)
+    assert isinstance(done.exception, UsageError)
+    assert "inference.json does not exist" in done.exception.message
+
+
+def test_prompts_without_pictures_have_no_fid(student, tmp_path):
+    (tmp_path / "prompts.tsv").write_text("Prompt\tCategory\na fox\tAnimals\n")
+    parti = ("--set", "parti", "--data", "prompts.tsv", "--n", 1, "--lora", student)
+    refused = call(*parti, "--metric", "fid", "--features", "emoji")
+    assert isinstance(refused.exception, DataError)
+    assert "the set has none" in refused.exception.message
+    assert call(*parti, "--metric", "clip,speed", "--features", "clip=emoji").exit_code == 0

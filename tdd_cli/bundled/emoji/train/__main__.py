@@ -4,7 +4,7 @@ python -m tdd_cli.bundled.emoji.train vae  --minutes 15
 python -m tdd_cli.bundled.emoji.train text --minutes 4
 python -m tdd_cli.bundled.emoji.train unet --minutes 75
 python -m tdd_cli.bundled.emoji.train export
-python -m tdd_cli.bundled.emoji.train features --minutes 8      # the feature network of tdd eval, on its own
+python -m tdd_cli.bundled.emoji.train features      # the feature network of tdd eval, on its own
 """
 
 from __future__ import annotations
@@ -26,17 +26,18 @@ def main() -> None:
         "--folder", type=Path, default=loop.cache_folder(), help="checkpoints and logs (default: the cache)"
     )
     parts = parser.add_subparsers(dest="part", required=True)
-    for name, minutes in {"vae": 15.0, "text": 3.0, "unet": 75.0, "features": 8.0}.items():
+    for name, minutes in {"vae": 15.0, "text": 3.0, "unet": 75.0}.items():
         part = parts.add_parser(name)
         part.add_argument(
             "--minutes", type=float, default=minutes, help="training time, earlier sittings included"
         )
-        if name in ("vae", "unet"):
+        if name != "text":
             part.add_argument("--resume", action="store_true", help="go on from the checkpoint in the folder")
         if name == "unet":
             part.add_argument(
                 "--rewarm", action="store_true", help="a new budget, from the checkpoint's average"
             )
+    parts.add_parser("features").add_argument("--steps", type=int, default=1500, help="of 128 pictures each")
     parts.add_parser("export").add_argument("--out", type=Path, default=TEACHER)
     args = vars(parser.parse_args())
     run = {"vae": _vae, "text": _text, "unet": _unet, "features": _features, "export": _export}

@@ -32,8 +32,8 @@ def draw(names: list[list[int]], generator: torch.Generator) -> Tensor:
     return torch.tensor(pairs)
 
 
-def train(folder: Path, *, minutes: float, rate: float = 2e-3, out: Path = features.WEIGHTS) -> None:
-    """Train for so many minutes; writes the network, in half precision, to `out`."""
+def train(folder: Path, *, steps: int, rate: float = 2e-3, out: Path = features.WEIGHTS) -> None:
+    """Train for so many steps of 128 pictures; writes the network, in half precision, to `out`."""
     torch.manual_seed(0)
     emoji = dataset.load()
     index = {name: i for i, name in enumerate(dict.fromkeys(row.name for row in emoji.rows))}
@@ -45,8 +45,8 @@ def train(folder: Path, *, minutes: float, rate: float = 2e-3, out: Path = featu
     weights = [*net.parameters(), scale, bias]
     optimizer = torch.optim.AdamW([{"params": weights, "initial_lr": rate}], lr=rate, weight_decay=0.05)
     generator = torch.Generator().manual_seed(0)
-    for step, (share, used) in enumerate(loop.progress(minutes), 1):
-        loop.set_rate(optimizer, loop.cosine(share, step, warmup=100))
+    for step in range(steps):
+        loop.set_rate(optimizer, loop.cosine(step / steps, step, warmup=100))
         rows = draw(of_thing, generator)
         texts = [captions.caption(emoji.rows[i], generator) for i in rows]
         named = torch.tensor([style_named(text) for text in texts])  # a style's number, or one beyond
@@ -58,5 +58,5 @@ def train(folder: Path, *, minutes: float, rate: float = 2e-3, out: Path = featu
         value.backward()
         optimizer.step()
         if step % 100 == 0:
-            loop.log(folder / "features.jsonl", step=step, minutes=used, loss=value.item())
+            loop.log(folder / "features.jsonl", step=step, loss=value.item())
     save_file({name: value.detach().half().contiguous() for name, value in net.state_dict().items()}, out)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from types import TracebackType
 
@@ -28,6 +29,7 @@ class Meter:
                 TextColumn("{task.fields[note]}"),
                 TimeRemainingColumn(),
                 console=self.console,
+                redirect_stdout=sys.stdout.isatty(),  # or results meant for a file would be shown instead
             )
             self._task = self._live.add_task(what, total=total, completed=done, note="")
 

@@ -153,12 +153,19 @@ class Inference(Section):
         description="side of the training pictures, pixels (null: the model's own)",
     )
     steps: int = Field(ge=1, le=1000, description="sampling steps")
-    guidance: float = Field(ge=0, le=100, description="guidance scale, 1 = off")
+    guidance: float = Field(ge=0, description="guidance scale, 1 = off")
     eta: float = Field(ge=0, le=1, description="share by which a step undershoots before noise is added")
     schedule: Literal["equal", "early"] = Field(description="equal steps, or extra ones where the noise is")
     clip_x0: int = Field(ge=0, le=1000, description="first steps whose predicted latent is clipped")
     clip_low: float = Field(default=1.0, gt=0, description="how far clean latents reach")
     clip_high: float = Field(default=1.0, gt=0, description="where a predicted latent is cut at the latest")
+    clip_ratio: float = Field(default=0.995, gt=0, le=1, description="quantile of a latent that sets its cut")
+    guidance_mode: Literal["cfg", "post"] = Field(
+        default="cfg", description="post: guidance with the teacher's null, for students without their own"
+    )
+    teacher_guidance: float | None = Field(
+        default=None, ge=1, le=100, description="scale the student was distilled at (null: unknown)"
+    )
 
     @model_validator(mode="after")
     def _fits_together(self) -> Inference:
@@ -170,6 +177,10 @@ class Inference(Section):
     def of(cls, recipe: Recipe) -> Inference:
         """The settings a recipe's student is made for."""
         k_min, k_max = _trained_steps(recipe)
+        own_null = recipe.train.drop_text > 0  # the student saw empty prompts
+        sample = recipe.sample.model_dump()
+        if not own_null:  # post-tuned scales count from none, not from the distilled one
+            sample["guidance"] *= recipe.teacher.guidance
         return cls(
             family=recipe.model.family,
             model=recipe.model.path,
@@ -180,8 +191,15 @@ class Inference(Section):
             k_min=k_min,
             k_max=k_max,
             resolution=recipe.data.resolution,
-            **recipe.sample.model_dump(),
+            guidance_mode="cfg" if own_null else "post",
+            teacher_guidance=recipe.teacher.guidance,
+            **sample,
         )
+
+    @property
+    def size(self) -> tuple[int, int] | None:
+        """(height, width) in pixels of the training pictures; None: the model's own."""
+        return None if self.resolution is None else (self.resolution, self.resolution)
 
     def save(self, path: Path) -> None:
         write_atomic(path, json.dumps(self.model_dump(), indent=2) + "\n")

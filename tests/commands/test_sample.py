@@ -75,7 +75,7 @@ def test_a_bare_model_can_be_sampled(tiny_folders, tmp_path):
         ([" "], DataError, "no prompt that is not empty"),
         (["-f", "absent.txt", "x"], DataError, "absent.txt: the prompts cannot be read"),
         (["a fox", "--run", "absent"], UsageError, "absent does not exist"),
-        (["a fox", "--run", "x", "--model", "y"], UsageError, "--run names a model"),
+        (["a fox", "--run", "x", "--model", "y"], UsageError, "x does not exist"),
         (["a fox", "--lora", "absent.safetensors"], UsageError, "no inference.json beside"),
         (["a fox", "--model", "absent-folder"], UsageError, "no model at absent-folder"),
         (["a fox", "--model", "model.ckpt"], UsageError, "model.ckpt is a pickle"),

@@ -127,7 +127,7 @@ def described(lora: Path) -> Inference | None:
 
 
 def exported(model: str) -> Inference | None:
-    """How a model that holds its student says it is sampled: tdd export's folder, or single file; else None."""
+    """How tdd export's folder or single file says its student is sampled; None for another model."""
     path = Path(model).expanduser()
     folder = path if path.is_dir() else path.parent
     if not path.exists() or not (folder / "inference.json").is_file():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import replace
@@ -109,7 +110,6 @@ def eval(
     from tdd_cli.evaluation.protocol import choose
     from tdd_cli.evaluation.results import FILE, Result, check_alike
     from tdd_cli.evaluation.sets import open_set
-    from tdd_cli.evaluation.subjects import image_folder
     from tdd_cli.student import fastest
 
     metrics = asked.metrics(metric)
@@ -119,10 +119,11 @@ def eval(
         "guidance-mode": guidance_mode,
     }  # fmt: skip
     worker = Worker.current()
-    stored = [image_folder(images)] if images else []
+    stored = [asked.pictures(images, n)] if images else []
     models = asked.models(runs or [], model, family, lora, bundled=not stored)
     found = open_set(set_, data=data, side=resize)
     rules = choose(found, n if n or not stored else len(stored[0].pictures), seed=seed)
+    asked.check_set(metrics, rules, drawing=bool(models))
     drawn = [each for one in models for each in asked.drawn(one, axes, rules, batch)]
     past = Result.load(Path(against)) if against and against.endswith(".json") else None
     teacher = None
@@ -195,7 +196,8 @@ def _finish(
     if as_json:
         typer.echo(result.dumps())
         return
-    show(result, Console(highlight=False))
+    width = None if sys.stdout.isatty() else 200  # a file has no edge to wrap at
+    show(result, Console(highlight=False, width=width))
     for remark in result.remarks:
         typer.echo(f"note: {remark}", err=True)
     typer.echo(f"{folder / FILE}\n{folder / 'report.html'}", err=True)

@@ -7,10 +7,10 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from tdd_cli.errors import UsageError
-from tdd_cli.evaluation.metrics import METRICS
+from tdd_cli.errors import DataError, UsageError
+from tdd_cli.evaluation.metrics import METRICS, check
 from tdd_cli.evaluation.protocol import Rules
-from tdd_cli.evaluation.subjects import Drawn, Model
+from tdd_cli.evaluation.subjects import Drawn, Model, Stored, image_folder
 from tdd_cli.generate import Sampling
 from tdd_cli.knobs import turn
 from tdd_cli.recipe_keys import nearest
@@ -44,6 +44,15 @@ def features(texts: Sequence[str], among: Sequence[str]) -> dict[str, str]:
     return chosen
 
 
+def check_set(among: Sequence[str], rules: Rules, *, drawing: bool) -> None:
+    """DataError or UsageError where the set, or pictures that exist already, cannot serve a metric."""
+    known = rules.set.reference
+    for metric in among:
+        check(metric, rules.n, real=None if known is None else len(known.pictures))
+    if "speed" in among and not drawing:
+        raise UsageError("speed needs a model to draw with", hint="Leave it out, or name a model.")
+
+
 def values(text: str | None) -> list[str | None]:
     """The values of "4-8", "1,1.5,2" or "4-6,8"; a single None where nothing was given."""
     if text is None:
@@ -73,10 +82,23 @@ def models(
     found = [Model(_name(run), *settings(run, None, family, None)) for run in runs]
     if model or lora:
         name = Path(model or "").name or model or ""
-        label = f"{name} + {lora.stem}" if model and lora else lora.stem if lora else name
-        found.append(Model(label, *settings(None, model, family, lora)))
+        parts = [name] if model else []
+        if lora:  # adapter.safetensors is what every run calls it
+            parts.append(lora.resolve().parent.name if lora.stem == "adapter" else lora.stem)
+        found.append(Model(" + ".join(parts), *settings(None, model, family, lora)))
     if not found and bundled:
         found.append(Model("bundled student", *settings(None, None, family, None)))
+    return found
+
+
+def pictures(folder: Path, n: int | None) -> Stored:
+    """A folder of pictures; DataError where it has fewer than n."""
+    found = image_folder(folder)
+    if n is not None and n > len(found.pictures):
+        raise DataError(
+            f"{folder} holds {len(found.pictures)} pictures, and {n} are asked for",
+            hint="Draw the rest, or take fewer: --n.",
+        )
     return found
 
 

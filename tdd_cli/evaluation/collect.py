@@ -6,8 +6,8 @@ they took, their PSNR to the teacher's, and, where asked, the pictures themselve
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +18,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from tdd_cli.errors import DataError
+from tdd_cli.evaluation.memory import peak_bytes, reset_peak
 from tdd_cli.evaluation.networks import Network
 from tdd_cli.evaluation.protocol import frame
 from tdd_cli.evaluation.subjects import Shot, Subject
@@ -35,16 +36,35 @@ class Wanted:
 
     networks: Sequence[Network]
     side: int | None = None  # see protocol.frame
+    samples: bool = True  # keep small ones of the first rows
     pixels: bool = False  # keep the pictures: they are the teacher's
     target: Path | None = None  # shards of the teacher's pictures, for the PSNR
     save_to: Path | None = None  # a folder for the pictures as PNG files
 
     def keys(self, shard: int) -> set[str]:
         """The tensors a complete shard has."""
-        more = {"pixels": self.pixels, "psnr": self.target is not None, "samples": shard == 0}
-        return {"rows", "seconds", "size", "peak", *map(features_key, self.networks)} | {
+        more = {
+            "pixels": self.pixels,
+            self.psnr: self.target is not None,
+            "samples": shard == 0 and self.samples,
+        }
+        return {"rows", "seconds", "size", "peak", *(network.key for network in self.networks)} | {
             key for key, asked in more.items() if asked
         }
+
+    @property
+    def psnr(self) -> str:
+        """What the PSNR to the target's pictures is kept under."""
+        return f"psnr-{self.target.name if self.target else None}"
+
+    def saved(self, rows: range) -> bool:
+        """Whether the pictures that are to be saved are there."""
+        return self.save_to is None or all(self.png(row).is_file() for row in rows)
+
+    def png(self, row: int) -> Path:
+        """The file of a row's picture."""
+        assert self.save_to is not None
+        return self.save_to / f"{row:06d}.png"
 
 
 @dataclass(frozen=True)
@@ -58,7 +78,7 @@ class Evidence:
     seconds: Tensor  # [N]
     peak: int  # bytes of memory, 0 where unknown
     psnr: Tensor | None = None  # [N] dB, to the teacher's
-    samples: list[Image.Image] = field(default_factory=list)
+    samples: Mapping[int, Image.Image] = field(default_factory=dict)  # by row
 
     @property
     def unreadable(self) -> int:
@@ -67,12 +87,7 @@ class Evidence:
 
     def of(self, network: Network) -> Tensor:
         """Features [N, D] under a network."""
-        return self.features[features_key(network)]
-
-
-def features_key(network: Network) -> str:
-    """The name of a network's features in a shard."""
-    return f"features.{network.name}.{network.sha256[:12]}"
+        return self.features[network.key]
 
 
 def fill(
@@ -93,10 +108,10 @@ def fill(
     for number, rows in list(enumerate(_ranges(count, shard)))[index::workers]:
         path = shard_path(folder, rows)
         have = _keys(path)
-        if not wanted.keys(number) <= have:
+        if not (wanted.keys(number) <= have and wanted.saved(rows)):
             kept = load_file(path) if have else {}
             with replacing(path) as beside:
-                save_file({**kept, **_shard(subject, number, rows, wanted, have)}, beside)
+                save_file({**kept, **_shard(subject, number, rows, wanted, kept)}, beside)
         done += len(rows)
         yield done
 
@@ -107,14 +122,9 @@ def gather(count: int, wanted: Wanted, folder: Path, *, shard: int = SHARD) -> E
     parts = [part for part in parts if len(part["rows"])]
     if not parts:
         raise DataError("none of the pictures can be read", hint="Are they pictures at all?")
-    sizes = {tuple(size) for part in parts for size in part["size"].tolist()}
-    if wanted.side is None and len(sizes) > 1:
-        shown = ", ".join(f"{width} x {height}" for height, width in sorted(sizes)[:4])
-        raise DataError(
-            f"the pictures have {len(sizes)} different sizes ({shown}, ...)",
-            hint="Crop and resize all of them: --resize N (pixels).",
-        )
-    keys = [features_key(network) for network in wanted.networks]
+    sizes = {(height, width) for part in parts for height, width in part["size"].tolist()}
+    _check_one_size(sizes)
+    keys = [network.key for network in wanted.networks]
     return Evidence(
         rows=torch.cat([part["rows"] for part in parts]),
         asked=count,
@@ -122,9 +132,22 @@ def gather(count: int, wanted: Wanted, folder: Path, *, shard: int = SHARD) -> E
         features={key: torch.cat([part[key] for part in parts]) for key in keys},
         seconds=torch.cat([part["seconds"] for part in parts]),
         peak=max(int(part["peak"]) for part in parts),
-        psnr=torch.cat([part["psnr"] for part in parts]) if wanted.target else None,
-        samples=[Image.fromarray(pixels.numpy()) for pixels in parts[0].get("samples", ())],
+        psnr=torch.cat([part[wanted.psnr] for part in parts]) if wanted.target else None,
+        samples={
+            row: Image.fromarray(pixels.numpy())
+            for row, pixels in zip(parts[0]["rows"].tolist(), parts[0].get("samples", ()), strict=False)
+        },
     )
+
+
+def _check_one_size(sizes: Collection[tuple[int, int]]) -> None:
+    """DataError where pictures, cropped and resized as the set says, are of several (height, width)."""
+    if len(sizes) > 1:
+        shown = ", ".join(f"{width} x {height}" for height, width in sorted(sizes)[:4])
+        raise DataError(
+            f"the pictures have {len(sizes)} different sizes ({shown}{', ...' if len(sizes) > 4 else ''})",
+            hint="Crop and resize all of them: --resize N (pixels).",
+        )
 
 
 def shard_path(folder: Path, rows: range) -> Path:
@@ -145,34 +168,53 @@ def _keys(path: Path) -> set[str]:
         return set()
 
 
-def _shard(subject: Subject, number: int, rows: range, wanted: Wanted, have: set[str]) -> dict[str, Tensor]:
-    """Draw or read the rows' pictures, and take from them what the shard does not have yet."""
-    _reset_peak()
-    shots = list(subject.shots(rows))
-    peak = _peak()
-    images = [frame(shot.image, wanted.side) for shot in shots]
-    if wanted.save_to is not None:
-        for shot in shots:
-            save_png(shot.image, wanted.save_to / f"{shot.row:06d}.png")
-    found = {
-        "rows": torch.tensor([shot.row for shot in shots], dtype=torch.int64),
-        "seconds": torch.tensor([shot.seconds for shot in shots]),
-        "size": torch.tensor([image.size[::-1] for image in images], dtype=torch.int64).view(-1, 2),
-        "peak": torch.tensor(peak),
-    }
+def _shard(
+    subject: Subject, number: int, rows: range, wanted: Wanted, kept: Mapping[str, Tensor]
+) -> dict[str, Tensor]:
+    """What the shard lacks, of pictures that were kept, or that are drawn or read now."""
+    if "pixels" in kept and wanted.save_to is None:
+        shots, found = _kept_shots(kept), {}
+    else:
+        shots, found = _new_shots(subject, rows, wanted)
+    images = [shot.image for shot in shots]
     for network in wanted.networks:
-        if features_key(network) not in have:
-            found[features_key(network)] = _features(network, images)
+        if network.key not in kept:
+            found[network.key] = _features(network, images)
     if wanted.pixels:
-        found["pixels"] = _stack(images, shots)
+        found["pixels"] = _stack(images)
     if wanted.target is not None:
         theirs = load_file(shard_path(wanted.target, rows))
-        found["psnr"] = _psnr(
+        found[wanted.psnr] = _psnr(
             images, shots, dict(zip(theirs["rows"].tolist(), theirs["pixels"], strict=True))
         )
-    if number == 0:
-        found["samples"] = _stack([_thumb(image) for image in images[:SAMPLES]], shots[:SAMPLES])
+    if number == 0 and wanted.samples:
+        first = [image for image, shot in zip(images, shots, strict=True) if shot.row < SAMPLES]
+        found["samples"] = _stack([_thumb(image) for image in first])
     return found
+
+
+def _kept_shots(kept: Mapping[str, Tensor]) -> list[Shot]:
+    return [
+        Shot(row, Image.fromarray(pixels.numpy()))
+        for row, pixels in zip(kept["rows"].tolist(), kept["pixels"], strict=True)
+    ]
+
+
+def _new_shots(subject: Subject, rows: range, wanted: Wanted) -> tuple[list[Shot], dict[str, Tensor]]:
+    """(the rows' pictures, cropped and resized; what is known of their making)."""
+    reset_peak()
+    shots = list(subject.shots(rows))
+    peak = peak_bytes()
+    if wanted.save_to is not None:
+        for shot in shots:
+            save_png(shot.image, wanted.png(shot.row))
+    shots = [replace(shot, image=frame(shot.image, wanted.side)) for shot in shots]
+    return shots, {
+        "rows": torch.tensor([shot.row for shot in shots], dtype=torch.int64),
+        "seconds": torch.tensor([shot.seconds for shot in shots]),
+        "size": torch.tensor([shot.image.size[::-1] for shot in shots], dtype=torch.int64).view(-1, 2),
+        "peak": torch.tensor(peak),
+    }
 
 
 def _features(network: Network, images: Sequence[Image.Image], batch: int = 32) -> Tensor:
@@ -187,7 +229,7 @@ def _psnr(images: Sequence[Image.Image], shots: Sequence[Shot], target: Mapping[
 
     if not images:
         return torch.empty(0)
-    ours = _stack(images, shots)
+    ours = _stack(images)
     theirs = torch.stack([target[shot.row] for shot in shots])
     if ours.shape != theirs.shape:
         raise DataError(
@@ -201,14 +243,9 @@ def _psnr(images: Sequence[Image.Image], shots: Sequence[Shot], target: Mapping[
     return value.clamp(max=BEST_PSNR)
 
 
-def _stack(images: Sequence[Image.Image], shots: Sequence[Shot]) -> Tensor:
+def _stack(images: Sequence[Image.Image]) -> Tensor:
     """Pictures of one size as bytes [N, H, W, 3]; DataError where they are of several."""
-    if len({image.size for image in images}) > 1:
-        first, other = images[0].size, next(image.size for image in images if image.size != images[0].size)
-        raise DataError(
-            f"the pictures have different sizes ({first[0]} x {first[1]}, {other[0]} x {other[1]}, ...)",
-            hint="Crop and resize all of them: --resize N (pixels).",
-        )
+    _check_one_size({(image.height, image.width) for image in images})
     return torch.from_numpy(np.stack([np.array(image) for image in images])) if images else torch.empty(0)
 
 
@@ -217,21 +254,3 @@ def _thumb(image: Image.Image) -> Image.Image:
     small = image.copy()
     small.thumbnail((THUMB, THUMB), Image.Resampling.LANCZOS)
     return small
-
-
-def _reset_peak() -> None:
-    if torch.cuda.is_available():
-        torch.cuda.reset_peak_memory_stats()
-
-
-def _peak() -> int:
-    """Bytes: of the GPU since the last reset, else of the whole process so far; 0 where that is unknown."""
-    if torch.cuda.is_available():
-        return torch.cuda.max_memory_allocated()
-    try:
-        import resource
-        import sys
-    except ImportError:  # Windows
-        return 0
-    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return most if sys.platform == "darwin" else most * 1024

@@ -14,13 +14,14 @@ import torch
 
 from tdd_cli.errors import DataError
 from tdd_cli.evaluation.collect import SAMPLES, Evidence, Wanted, fill, gather
-from tdd_cli.evaluation.metrics import METRICS, Case, check
+from tdd_cli.evaluation.metrics import METRICS, Case, check, check_network
 from tdd_cli.evaluation.networks import Network, load_network
 from tdd_cli.evaluation.protocol import EvalSet, Rules, record_hash, text_hash
 from tdd_cli.evaluation.reference import Real
 from tdd_cli.evaluation.results import Entry, Result, measures_of
 from tdd_cli.evaluation.subjects import Drawn, Subject
 from tdd_cli.run import versions
+from tdd_cli.student import fastest
 
 
 @dataclass(frozen=True)
@@ -90,14 +91,15 @@ def choose_networks(
     loaded = {
         name: load_network(name, device, weights=inception) for name in dict.fromkeys(names.values()) if name
     }
-    return {metric: loaded[name] for metric, name in names.items() if name}
+    networks = {metric: loaded[name] for metric, name in names.items() if name}
+    for metric, network in networks.items():
+        check_network(metric, network)
+    return networks
 
 
 def evaluate(plan: Plan, worker: Worker) -> Iterator[Progress | Entry]:
     """Yields progress while pictures are made, and an entry for each subject; entries on process 0 only."""
-    rules, known = plan.rules, plan.rules.set.reference
-    for metric in plan.metrics:
-        check(metric, rules.n, real=None if known is None else len(known.pictures))
+    rules = plan.rules
     parts = itertools.count()
 
     def filled(what: str, filling: Iterator[int], total: int) -> Iterator[Progress]:
@@ -161,6 +163,7 @@ def shards_of(subject: Subject, plan: Plan) -> Path:
             "subject": dict(subject.record()),
             "set": [found.name, found.version, found.side, text_hash(found.captions)],
             "seed": plan.rules.seed,
+            "device": fastest().type,
         }
     )
     return plan.folder / key[:24]

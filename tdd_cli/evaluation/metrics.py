@@ -90,8 +90,8 @@ def cmmd(case: Case) -> dict[str, Figure]:
 def inception_score(case: Case) -> dict[str, Figure]:
     """Mean over ten splits, with their standard deviation."""
     network = case.network
-    if network is None or network.probabilities is None:
-        raise UsageError("is needs class probabilities", hint="Use it with --features is=inception.")
+    assert network is not None
+    assert network.probabilities is not None
     features = case.ours.of(network).to(next(network.net.parameters()).device)
     with torch.no_grad():
         scores = statistics.inception_score(network.probabilities(features).cpu())
@@ -102,10 +102,8 @@ def inception_score(case: Case) -> dict[str, Figure]:
 def clip(case: Case) -> dict[str, Figure]:
     """100 times the mean cosine between a picture and its caption."""
     network = case.network
-    if network is None or network.embed is None:
-        raise UsageError(
-            "clip needs a network that reads captions too", hint="Give it a CLIP: --features clip=MODEL."
-        )
+    assert network is not None
+    assert network.embed is not None
     with torch.no_grad():
         device = next(network.net.parameters()).device
         pictures = network.embed(case.ours.of(network).to(device)).cpu()
@@ -128,8 +126,8 @@ def teacher(case: Case) -> dict[str, Figure]:
 
 def speed(case: Case) -> dict[str, Figure]:
     """What a picture costs: the middle of the seconds, so that the first batch's warm-up does not count."""
-    if case.calls is None:
-        raise UsageError("speed needs a model to draw with", hint="Leave it out with --images.")
+    if case.calls is None:  # nobody drew it here
+        return {}
     seconds = case.ours.seconds.median().item()
     found = {"seconds": seconds, "calls": float(case.calls), "per_second": 1 / max(seconds, 1e-9)}
     if case.ours.peak:
@@ -150,6 +148,20 @@ def check(metric: str, count: int, *, real: int | None) -> None:
         raise DataError(
             f"{metric} needs at least {least} pictures on each side, and there are {fewest}",
             hint="Raise --n, or use a larger set.",
+        )
+
+
+def check_network(metric: str, network: Network) -> None:
+    """UsageError where a network cannot do what a metric needs of it."""
+    if metric == "is" and network.probabilities is None:
+        raise UsageError(
+            f"is needs class probabilities, which {network.name} has not",
+            hint="It is made for Inception: --features is=inception.",
+        )
+    if metric == "clip" and network.embed_texts is None:
+        raise UsageError(
+            f"clip needs a network that reads captions, which {network.name} does not",
+            hint="Give it a CLIP: --features clip=MODEL.",
         )
 
 

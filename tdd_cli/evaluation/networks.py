@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tdd_cli.errors import MissingComponent, UsageError
+from tdd_cli.evaluation.protocol import record_hash
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,11 @@ class Network:
     def record(self) -> dict[str, str]:
         """What a figure remembers of it."""
         return {"network": self.name, "weights_sha256": self.sha256, "input": self.how}
+
+    @property
+    def key(self) -> str:
+        """What its features are kept under: all that they depend on."""
+        return f"features-{record_hash({'weights': self.sha256, 'input': self.how})[:24]}"
 
     @torch.no_grad()
     def of(self, images: Sequence[Image.Image]) -> Tensor:

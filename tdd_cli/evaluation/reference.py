@@ -9,7 +9,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from tdd_cli.evaluation.coco import cache_folder
-from tdd_cli.evaluation.collect import Evidence, Wanted, features_key, fill, gather
+from tdd_cli.evaluation.collect import Evidence, Wanted, fill, gather
 from tdd_cli.evaluation.networks import Network
 from tdd_cli.evaluation.protocol import EvalSet, frame_text, record_hash
 from tdd_cli.evaluation.statistics import Moments, mean_kernel, moments
@@ -25,7 +25,7 @@ class Real:
     def __init__(self, found: EvalSet, networks: Sequence[Network]) -> None:
         assert found.reference is not None
         self.reference = found.reference
-        self.wanted = Wanted(networks, found.side)
+        self.wanted = Wanted(networks, found.side, samples=False)
         self.folder = cache_folder() / "statistics" / statistics_key(found)
         self._evidence: Evidence | None = None
 
@@ -62,7 +62,7 @@ class Real:
         self, name: str, network: Network, compute: Callable[[Tensor], dict[str, Tensor]]
     ) -> dict[str, Tensor]:
         """What is computed from the features, once for all runs."""
-        path = self.folder / f"{name}-{features_key(network).replace('/', '-')}.safetensors"
+        path = self.folder / f"{name}-{network.key}.safetensors"
         if not path.is_file():
             with replacing(path) as beside:
                 save_file(compute(self.features(network)), beside)

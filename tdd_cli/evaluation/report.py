@@ -6,7 +6,6 @@ import base64
 import io
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from PIL import Image
 
@@ -44,7 +43,7 @@ def page(result: Result) -> str:
         changes=any(cell and cell.change for row in shown for cell in row.cells),
         plots=plots(result),
         samples=[
-            (title(entry, result), [_embedded(image) for image in entry.samples])
+            (title(entry, result), {row: _embedded(image) for row, image in entry.samples.items()})
             for entry in result.entries
             if entry.samples
         ],
@@ -92,9 +91,8 @@ def _named(entry: Entry, settings: Sequence[str]) -> str:
     return ", ".join([entry.label, *shown])
 
 
-def _embedded(image: Image.Image) -> dict[str, Any]:
-    """A picture as a data URL, with its size; small ones enlarged without blur by the page."""
+def _embedded(image: Image.Image) -> str:
+    """A picture as a data URL."""
     buffer = io.BytesIO()
     image.save(buffer, format="PNG")
-    encoded = base64.b64encode(buffer.getvalue()).decode()
-    return {"url": f"data:image/png;base64,{encoded}", "width": image.width, "height": image.height}
+    return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"

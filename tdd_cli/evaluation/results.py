@@ -29,7 +29,7 @@ class Entry:
     unreadable: int
     figures: Mapping[str, Figure]
     baseline: bool = False
-    samples: Sequence[Image.Image] = field(default=(), compare=False)  # of the first captions; not saved
+    samples: Mapping[int, Image.Image] = field(default_factory=dict, compare=False)  # by caption; not saved
 
     @property
     def sampling(self) -> Mapping[str, Any]:
@@ -47,7 +47,7 @@ class Result:
     measures: Mapping[str, Mapping[str, str]]  # metric -> what was computed, with which weights
     environment: Mapping[str, Any]
     entries: Sequence[Entry]
-    captions: Sequence[str] = ()  # of the samples
+    captions: Sequence[str] = field(default_factory=list)  # of the samples
     created: str = ""
 
     def columns(self) -> list[str]:

@@ -67,8 +67,8 @@ def inception_file(tmp_path, monkeypatch):
 def test_everything_at_once_and_a_second_time_for_nothing(student, photos, tmp_path, monkeypatch):
     arguments = (
         "--lora", student, "--set", f"folder:{photos}", "--metric", "fid,kid,clip,teacher,speed",
-        "--features", "emoji", "--steps", "1-2", "--guidance", "1,2", "--against", "teacher", "--teacher-steps", 3,
-        "--teacher-guidance", 2, "--out", "out",
+        "--features", "emoji", "--steps", "1-2", "--guidance", "1,2", "--against", "teacher",
+        "--teacher-steps", 3, "--teacher-guidance", 2, "--out", "out",
     )  # fmt: skip
     done = call(*arguments)
     assert done.exit_code == 0, done.output
@@ -76,7 +76,7 @@ def test_everything_at_once_and_a_second_time_for_nothing(student, photos, tmp_p
     settings = [
         (entry.label, entry.sampling["steps"], entry.sampling["guidance"]) for entry in result.entries
     ]
-    assert settings == [("teacher", 3, 2), *(("adapter", k, g) for k in (1, 2) for g in (1, 2))]
+    assert settings == [("teacher", 3, 2), *(("student0", k, g) for k in (1, 2) for g in (1, 2))]
     teacher, first, guided, *_ = result.entries
     assert teacher.baseline
     assert teacher.figures["distance"].value == 0
@@ -86,7 +86,7 @@ def test_everything_at_once_and_a_second_time_for_nothing(student, photos, tmp_p
     assert all(math.isfinite(f.value) for entry in result.entries for f in entry.figures.values())
     assert first.figures["kid"].low < first.figures["kid"].value < first.figures["kid"].high
     assert "FID" in done.stdout
-    assert "adapter" in done.stdout
+    assert "student0" in done.stdout
     html = (tmp_path / "out" / "report.html").read_text()
     assert html.count("data:image/png") == 5 * collect.SAMPLES
 
@@ -223,12 +223,17 @@ def test_an_earlier_result_is_a_baseline_only_of_the_same_protocol(student, phot
         (["--n", "3000"], DataError, "emoji needs 3,000 captions"),
         (["--n", "5", "--metric", "fid"], DataError, "fid needs at least 10 pictures"),
         (["--resize", "32"], UsageError, "own picture size"),
+        (["--images", ".", "--metric", "speed"], UsageError, "speed needs a model to draw with"),
+        (["--images", ".", "--metric", "clip", "--against", "teacher"], UsageError, "there is no model"),
+        (["--metric", "is", "--features", "emoji"], UsageError, "is needs class probabilities"),
+        (["--images", ".", "--n", "20"], DataError, ". holds 1 pictures, and 20 are asked for"),
     ],
 )
 def test_bad_input_is_said_and_leaves_nothing(tmp_path, monkeypatch, arguments, error, message):
     monkeypatch.setattr(
         "torch.hub.download_url_to_file", lambda *_, **__: (_ for _ in ()).throw(OSError("offline"))
     )
+    picture(0).save(tmp_path / "one.png")
     done = call(*arguments)
     assert isinstance(done.exception, error), done.output + repr(done.exception)
     assert message in done.exception.message

@@ -91,7 +91,7 @@ def test_the_table_marks_the_best_and_the_change(result):
 
 
 def test_the_report_holds_everything_and_escapes_it(result):
-    pictures = [Image.new("RGB", (8, 8), "red")] * 2
+    pictures = {i: Image.new("RGB", (8, 8), "red") for i in range(2)}
     entries = [replace(each, samples=pictures) for each in result.entries]
     html = page(replace(result, entries=entries, captions=["a <fox>", "a dog"]))
     assert "a &lt;remark&gt;" in html

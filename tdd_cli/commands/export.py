@@ -63,6 +63,12 @@ def export(
     pictures: Annotated[
         bool, typer.Option("--pictures/--no-pictures", help="Sample pictures on the model card.")
     ] = True,
+    evaluation: Annotated[
+        Path | None,
+        typer.Option(
+            "--eval", help="An eval.json for the card. [default: beside the weights]", show_default=False
+        ),
+    ] = None,
     out: Annotated[
         Path | None,
         typer.Option(
@@ -101,6 +107,7 @@ def export(
         changed=scale != 1 or rank is not None or alpha is not None,
     )  # fmt: skip
     folder = _free(out, EXPORTS / f"{name}-{kind}")
+    table = _table(evaluation, weights.parent)
 
     student = open_student(inference, weights, scale=scale, alpha=alpha)
     if rank is not None:
@@ -108,7 +115,8 @@ def export(
         typer.echo(f"rank {rank}: relative error of the update {error:.1e}", err=True)
     done = write_student(
         student, inference, folder,
-        kind=kind, dtype=DTYPES[dtype], prompts=_prompts(weights.parent) if pictures else (),
+        kind=kind, dtype=DTYPES[dtype], scores=table,
+        prompts=_prompts(weights.parent) if pictures else (),
     )  # fmt: skip
     typer.echo(
         f"reload check: modules {done.reload.matched}/{done.reload.total}, "
@@ -192,6 +200,14 @@ def _prompts(folder: Path) -> Sequence[str]:
     run = Run(folder)
     own = run.load_recipe().preview.prompts if run.recipe.is_file() else []
     return own[: len(PROMPTS)] or PROMPTS
+
+
+def _table(evaluation: Path | None, folder: Path) -> str:
+    """The evaluation asked for, or one beside the weights, or none."""
+    from tdd_cli.exporting.scores import scores
+
+    found = evaluation or folder / "eval.json"
+    return scores(found) if evaluation or found.is_file() else ""
 
 
 def _free(out: Path | None, default: Path) -> Path:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +12,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from tdd_cli.errors import TddError
-from tdd_cli.exporting.card import card
+from tdd_cli.exporting.card import Exported, card
 from tdd_cli.exporting.compress import compress
 from tdd_cli.exporting.formats import CONFIG, EXPORTERS, held
 from tdd_cli.exporting.metadata import metadata
@@ -32,7 +32,7 @@ SHEET = "samples.png"
 
 
 @dataclass(frozen=True)
-class Exported:
+class Written:
     """What was written, and what came of loading it."""
 
     weights: Path  # the file, or the folder of a whole pipeline
@@ -71,13 +71,13 @@ def write_student(
     kind: str,
     dtype: torch.dtype = torch.float32,
     prompts: Sequence[str] = (),
-    scores: Sequence[Mapping[str, str]] = (),
-) -> Exported:
+    scores: str = "",
+) -> Written:
     """Write a student to `folder`: weights, inference.json, README.md and, with prompts, sample pictures.
 
     kind     one of EXPORTERS
     prompts  of the pictures, which are drawn with what was read back
-    scores   rows of an evaluation, for the card
+    scores   an evaluation's table, for the card
 
     Raises TddError, with nothing left behind, where the file does not compute what was trained, or cannot be
     written. The family is used up.
@@ -97,18 +97,16 @@ def write_student(
         travelling.save(beside / "inference.json")
         if prompts:
             save_png(sheet(fresh.to(fastest()), travelling, prompts), beside / SHEET)
-        text = card(
-            fresh,
-            inference,
+        file = None if weights == beside else weights.name
+        about_it = card(
+            Exported(fresh, inference, file, form.adapter),
             title=folder.name,
-            weights=None if weights == beside else weights.name,
-            adapter=form.adapter,
             picture=SHEET if prompts else None,
             scores=scores,
         )
-        write_atomic(beside / "README.md", text)
+        write_atomic(beside / "README.md", about_it)
         _let_others_read(beside)
-    return Exported(folder if weights == beside else folder / weights.name, reload)
+    return Written(folder if weights == beside else folder / weights.name, reload)
 
 
 def _predict(family: Family) -> Tensor:

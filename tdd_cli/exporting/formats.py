@@ -54,15 +54,16 @@ def write_diffusers(family: Family, stem: Path, dtype: torch.dtype, metadata: Ma
 def write_kohya(family: Family, stem: Path, dtype: torch.dtype, metadata: Mapping[str, str]) -> Path:
     """kohya's LoRA layout, strength 1, alpha multiplied in and then given as the rank."""
     path = stem.with_name(f"{stem.name}.safetensors")
-    write_state(path, kohya_state(family, dtype), metadata)
+    state = kohya_state(folded_state(family.net), family.name, family.net.config)
+    halves = {key: value if key.endswith(".alpha") else value.to(dtype) for key, value in state.items()}
+    write_state(path, halves, metadata)  # alphas in float32: bfloat16 counts to 256 only
     return path
 
 
 def write_folder(family: Family, stem: Path, dtype: torch.dtype, metadata: Mapping[str, str]) -> Path:
     """A diffusers pipeline folder with the adapter merged and the student's scheduler."""
-    pipe = merged(family).pipeline()
+    pipe = _pipeline(merged(family), metadata)
     with quiet():
-        pipe.scheduler = scheduler(pipe.scheduler.config, _inference(metadata))
         pipe.to(dtype=dtype).save_pretrained(stem.parent, safe_serialization=True)
     return stem.parent
 
@@ -71,10 +72,7 @@ def write_single_file(family: Family, stem: Path, dtype: torch.dtype, metadata: 
     """One file in the original layout with the adapter merged, its configuration in a folder beside it."""
     path = stem.with_name(f"{stem.name}.safetensors")
     write_state(path, original_state(merged(family), dtype), metadata)
-    pipe = family.pipeline()
-    with quiet():
-        pipe.scheduler = scheduler(pipe.scheduler.config, _inference(metadata))
-    _write_config(pipe, stem.with_name(CONFIG))
+    _write_config(_pipeline(family, metadata), stem.with_name(CONFIG))
     return path
 
 
@@ -107,22 +105,22 @@ EXPORTERS = {
 }
 
 
-def kohya_state(family: Family, dtype: torch.dtype) -> State:
-    """The adapter under kohya's names, with an alpha for every module (float32: bfloat16 counts to 256)."""
-    if family.name not in KOHYA:
-        raise UsageError(
-            f"{family.name} adapters have no kohya layout here", hint="Use --format safetensors."
-        )
-    spell, config = KOHYA[family.name], family.net.config
+def kohya_state(state: State, family: str, config: Any) -> State:
+    """An adapter with alpha multiplied in under kohya's names, and with the alpha that says so.
+
+    config: of the network. Raises UsageError for a family that has no such names.
+    """
+    if family not in KOHYA:
+        raise UsageError(f"{family} adapters have no kohya layout here", hint="Use --format safetensors.")
     half = {"lora_A.weight": "lora_down.weight", "lora_B.weight": "lora_up.weight"}
-    state: State = {}
-    for key, value in folded_state(family.net).items():
+    flat: State = {}
+    for key, value in state.items():
         module, part = split_key(key)
-        flat = f"lora_unet_{spell(module, config).replace('.', '_')}"
-        state[f"{flat}.{half[part]}"] = value.to(dtype)
+        name = f"lora_unet_{KOHYA[family](module, config).replace('.', '_')}"
+        flat[f"{name}.{half[part]}"] = value
         if part == "lora_A.weight":
-            state[f"{flat}.alpha"] = torch.tensor(float(len(value)))
-    return state
+            flat[f"{name}.alpha"] = torch.tensor(float(len(value)))  # the rank: strength 1
+    return flat
 
 
 def merged(family: Family) -> Family:
@@ -159,14 +157,19 @@ def scheduler(config: Any, inference: Inference) -> Any:
         k_max=inference.k_max,
         schedule=inference.schedule,
         clip_x0_steps=inference.clip_x0,
+        dynamic_thresholding_ratio=inference.clip_ratio,
         sample_min_value=inference.clip_low,
         sample_max_value=inference.clip_high,
     )
     return TCDScheduler.from_config(ours.config, original_inference_steps=inference.teacher_grid)
 
 
-def _inference(metadata: Mapping[str, str]) -> Inference:
-    return Inference.model_validate_json(metadata[SETTINGS])
+def _pipeline(family: Family, metadata: Mapping[str, str]) -> Any:
+    """The family's pipeline with the scheduler that fits the settings in a file's metadata."""
+    pipe = family.pipeline()
+    with quiet():
+        pipe.scheduler = scheduler(pipe.scheduler.config, Inference.model_validate_json(metadata[SETTINGS]))
+    return pipe
 
 
 def _write_config(pipe: Any, folder: Path) -> None:

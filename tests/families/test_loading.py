@@ -12,11 +12,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from original import save_original
 from tdd_cli.errors import MissingComponent, UsageError
+from tdd_cli.exporting.original import original_state
 from tdd_cli.families import FAMILIES, family_class, load_family
 from tdd_cli.families.loading import bundled, check_header, files_wanted, quiet, variant_of
-from tiny import tiny
 
 
 @pytest.fixture
@@ -26,10 +25,11 @@ def sdxl(tiny_folders, tmp_path):
 
 
 @pytest.fixture(scope="module")
-def single_files(tmp_path_factory):
+def single_files(tiny_folders, tmp_path_factory):
     root = tmp_path_factory.mktemp("single")
     for name in FAMILIES:
-        save_original(tiny(name, root / name), root / f"{name}.safetensors")
+        family = load_family(name, str(tiny_folders[name]))
+        save_file(original_state(family, torch.float32), root / f"{name}.safetensors")
     return {name: root / f"{name}.safetensors" for name in FAMILIES}
 
 

@@ -1,0 +1,33 @@
+"""What tdd eval measured, for the model card."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tdd_cli.evaluation.table import Cell
+
+
+def scores(path: Path) -> str:
+    """The table of an eval.json in Markdown, and the protocol it follows; UsageError for another file."""
+    from tdd_cli.evaluation.metrics import COLUMNS
+    from tdd_cli.evaluation.results import Result
+    from tdd_cli.evaluation.table import ARROWS, SETTINGS, rows, settings_shown
+
+    result = Result.load(path)
+    columns = [COLUMNS[name] for name in result.columns()]
+    settings = [SETTINGS[name] for name in settings_shown(result)]
+    head = ["", *settings, *(f"{column.title} {ARROWS[column.better]}".strip() for column in columns)]
+    body = [[row.label, *row.settings, *map(_figure, row.cells)] for row in rows(result)]
+    known = result.protocol
+    said = f"Protocol: {known['set']} {known['version']}, n = {known['n']}, {result.protocol_sha256[:12]}."
+    return "\n".join(_line(cells) for cells in [head, ["---"] * len(head), *body]) + f"\n\n{said}"
+
+
+def _figure(cell: Cell | None) -> str:
+    return f"{cell.text} {cell.interval}".strip() if cell else ""
+
+
+def _line(cells: list[str]) -> str:
+    return f"| {' | '.join(cell.replace('|', ' ') for cell in cells)} |"

@@ -100,9 +100,9 @@ def generate(
             )  # fmt: skip
             images = to_images(pixels)
         except (torch.OutOfMemoryError, MemoryError):
-            if batch != "auto" or together == 1:
+            together = len(prompts[rows]) // 2
+            if batch != "auto" or together == 0:
                 raise
-            together //= 2
             continue
         seconds = (time.perf_counter() - began) / len(images)
         for image, prompt, seed in zip(images, prompts[rows], seeds[rows], strict=True):
@@ -130,6 +130,7 @@ def draw(
     shape = family.latent_shape(height, width)
     first = source.draw(shape, device)
     times = sampling.times().to(device)
+    skipped = sampling.steps - len(times)  # by a strength below 1
     noise = [source.draw(shape, device) for _ in times[1:]] if sampling.eta > 0 else []
     x_t, hold = (first, None) if edit is None else _start(family, edit, first, times, sampling.strength)
     sizes = uncropped(height, width, len(prompts))
@@ -141,7 +142,7 @@ def draw(
         eta=sampling.eta,
         noise=noise,
         clip=sampling.clip(),
-        clip_steps=sampling.clip_x0,
+        clip_steps=sampling.clip_x0 - skipped,
         hold=hold,
     )
     x0 = first
@@ -176,11 +177,13 @@ def _denoisers(
 ) -> list[Denoiser]:
     """The network of every step: conditioned, and guided where that step's scale says so."""
     cond = _conditions(family, prompts, sizes)
+    scales, trained = sampling.scales(), sampling.free_guidance
+    if set(scales) == {trained}:
+        return [conditioned(student, cond)] * len(scales)
     if sampling.negative:
         null = _conditions(family, [sampling.negative] * len(prompts), sizes)
     else:
         null = family.null(cond)
-    trained = sampling.free_guidance
 
     def at(scale: float) -> Denoiser:
         if scale == trained:
@@ -190,7 +193,6 @@ def _denoisers(
         other = teacher or adapterless(family)
         return post_tuned(student, other, cond, null, scale=scale, trained_scale=trained)
 
-    scales = sampling.scales()
     made = {scale: at(scale) for scale in set(scales)}
     return [made[scale] for scale in scales]
 

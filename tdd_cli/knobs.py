@@ -65,6 +65,12 @@ def guidance(text: str, steps: int) -> float | tuple[float, ...]:
     return tuple(number(scale, 0, 100) if begin <= i <= end else 1.0 for i in range(1, steps + 1))
 
 
+def _steps(text: str, now: Sampling) -> dict[str, Any]:
+    """A number of steps, which an explicit schedule of the settings so far gives way to."""
+    kind = "equal" if isinstance(now.schedule, tuple) else now.schedule
+    return {"steps": whole(text, 1, 1000), "schedule": kind}
+
+
 def _schedule(text: str) -> dict[str, Any]:
     if text in ("equal", "early"):
         return {"schedule": text}
@@ -85,7 +91,7 @@ def _mode(text: str) -> str:
 
 
 KNOBS: dict[str, Callable[[str, Sampling], dict[str, Any]]] = {
-    "steps": lambda text, _: {"steps": whole(text, 1, 1000)},
+    "steps": _steps,
     "schedule": lambda text, _: _schedule(text),
     "guidance": lambda text, now: {"guidance": guidance(text, now.steps)},
     "guidance-mode": lambda text, _: {"guidance_mode": _mode(text)},

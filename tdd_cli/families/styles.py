@@ -35,9 +35,17 @@ def fuse_style(family: Family, path: Path, scale: float = 1.0) -> None:
     components = family.pipeline().components
     for which, state in parts.items():
         if which:
-            fuse(components[_ENCODER.get(which, which)], state, scale=scale, prefix=which)
+            encoder = components[_ENCODER.get(which, which)]
+            fuse(encoder, _named(state, encoder), scale=scale, prefix=which)
         else:
             fuse(family.net, state, scale=scale, prefix=family.lora_prefix)
+
+
+def _named(state: dict[str, Tensor], encoder: Any) -> dict[str, Tensor]:
+    """The keys as the text encoder has them: some versions of transformers have no text_model inside it."""
+    if hasattr(encoder, "text_model"):
+        return state
+    return {re.sub(r"text_model[._]", "", key, count=1): value for key, value in state.items()}
 
 
 def fuse(net: Any, adapter: Path | dict[str, Tensor], *, scale: float, prefix: str) -> None:

@@ -64,6 +64,7 @@ def test_post_tuning_at_the_trained_scale_is_the_student_itself(inputs):
     student, teacher = Counting(), Counting()
     out = post_tuned(student, teacher, cond, null, scale=4.5, trained_scale=4.5)(x, t)
     torch.testing.assert_close(out, Counting()(x, t, cond))
+    assert (student.batches, teacher.batches) == ([5], [])  # and costs one call
 
 
 def test_post_tuning_undoes_then_applies(inputs):

@@ -7,7 +7,7 @@ import torch
 
 from reads import NoReads
 from tdd_cli.core.clip import dynamic_threshold
-from tdd_cli.core.sampler import ImageNoise, sample, undershoot
+from tdd_cli.core.sampler import ImageNoise, plan, sample, undershoot
 from tdd_cli.core.schedule import edm, flow, make_betas, vp
 from tdd_cli.core.times import equal, solver_grid
 
@@ -82,6 +82,38 @@ def test_a_schedule_may_start_anywhere():
     times = equal(GRID, 8)[3:]
     x = SCHEDULE.mix(x0, torch.randn(x0.shape, generator=torch.Generator().manual_seed(0)), times[0])
     torch.testing.assert_close(last(sample(SCHEDULE, toward(0.7), x, times)), x0, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("schedule", [SCHEDULE, flow(3.0), edm()], ids=["vp", "flow", "edm"])
+@pytest.mark.parametrize("eta", [0.0, 0.3, 1.0])
+def test_a_steps_coefficients_are_the_formulas(schedule, eta):
+    times = equal(GRID, 4)
+    x, pred, z = torch.randn(3, 2, 4, 4, 4, generator=torch.Generator().manual_seed(0))
+    for step, t, t_next in zip(plan(schedule, times, eta), times, times[1:], strict=False):
+        x0, eps = schedule.split(x, pred, t)
+        clipped = dynamic_threshold(x0)
+        s = undershoot(t_next, eta)
+        expected = schedule.renoise(schedule.mix(clipped, eps, s), z, s, t_next)
+        x_next, given = step(x, pred, z, dynamic_threshold)
+        scale = x0.abs().max().item()  # what is subtracted may be large beside the result
+        torch.testing.assert_close(given, clipped, atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(x_next, expected, atol=2e-6 * scale + 1e-5, rtol=1e-4)
+
+
+def test_each_step_may_have_its_own_network():
+    x, times = torch.randn(2, 4, 4, 4, generator=torch.Generator().manual_seed(0)), equal(GRID, 4)
+    seen = []
+
+    def network(name):
+        return lambda x, t: seen.append((name, t[0].item())) or rough(x, t)
+
+    last(sample(SCHEDULE, [network(name) for name in "abcd"], x, times))
+    assert seen == list(zip("abcd", times.tolist(), strict=True))
+
+
+def test_the_networks_are_told_the_time_of_every_picture():
+    x = torch.randn(3, 4, 4, 4)
+    last(sample(SCHEDULE, lambda x, t: (t.shape == (3,) or pytest.fail(str(t.shape))) * x, x, equal(GRID, 2)))
 
 
 def test_nothing_is_read_back_between_the_steps():

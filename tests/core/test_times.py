@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from tdd_cli.core.times import draw_teacher_steps, early, equal, largest_gap, solver_grid, stops
+from tdd_cli.core.times import draw_teacher_steps, early, equal, explicit, largest_gap, solver_grid, stops
 
 GRID = solver_grid(250)
 
@@ -57,6 +57,28 @@ def test_early_schedules_of_other_ranges_stay_on_the_targets(k_min, k_max):
         assert times[0] == 999
         assert (times[:-1] > times[1:]).all()
         assert set(times[1:].tolist()) <= targets
+
+
+@pytest.mark.parametrize("points", [20, 50, 250])
+def test_there_is_an_early_schedule_for_every_number_of_every_range(points):
+    grid = solver_grid(points)
+    for k_min in range(1, 13):
+        for k_max in range(k_min, 17):
+            targets = {*stops(grid, k_min, k_max).tolist(), int(grid[-1])}
+            for k in {k_min, (k_min + k_max) // 2, k_max}:
+                times = early(grid, k, k_min, k_max).tolist()
+                assert len(set(times)) == k
+                assert set(times) <= targets
+
+
+def test_explicit_schedules_are_taken_as_they_are():
+    assert explicit([999, 500, 3]).tolist() == [999, 500, 3]
+
+
+@pytest.mark.parametrize("given", [[], [3, 999], [5, 5], [1000], [4, -1]])
+def test_explicit_schedules_must_descend_within_the_timesteps(given):
+    with pytest.raises(ValueError, match=r"must descend within 999\.\.0, got"):
+        explicit(given)
 
 
 @pytest.mark.parametrize("points", STOPS)

@@ -23,7 +23,7 @@ HEAVY = (
     "numpy",
     "PIL",
 )
-HELPS = [[], ["distill"], ["sample"], ["recipes"], ["recipes", "copy"], ["doctor"]]
+HELPS = [[], ["distill"], ["sample"], ["export"], ["recipes"], ["recipes", "copy"], ["doctor"]]
 
 
 def tdd(*arguments, **environment):

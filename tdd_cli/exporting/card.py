@@ -35,19 +35,14 @@ class Exported:
     adapter: bool  # or a whole model
 
     @property
-    def sampling(self) -> Sampling:
-        return Sampling.of(self.inference)
-
-    @property
     def times(self) -> list[int]:
         """The timesteps visited, descending."""
-        return [int(t) for t in self.sampling.times()]
+        return [int(t) for t in Sampling.of(self.inference).times()]
 
     @property
     def guidance(self) -> float:
-        """The scale in diffusers' convention; 1 where it is built into the student."""
-        sampling = self.sampling
-        return 1.0 if sampling.guidance == sampling.free_guidance else self.inference.guidance
+        """The scale for programs that guide by the student's own null, which not every student has learnt."""
+        return 1.0 if self.inference.guidance_mode == "post" else self.inference.guidance
 
     @property
     def on_hub(self) -> bool:
@@ -108,7 +103,7 @@ def _diffusers(what: Exported) -> str:
     if what.inference.model == MINIATURE and what.adapter:
         command = 'python -c "from tdd_cli.bundled.emoji import TEACHER; print(TEACHER)"'
         notes.append(f"The base model comes with tdd: `{command}` says where.")
-    if not what.adapter:
+    if not what.adapter and what.inference.schedule == "equal":
         notes.append(f"With its own scheduler `num_inference_steps={what.inference.steps}` does too.")
     notes.append("`TDDScheduler` of `tdd_cli.scheduler` also clips x0 and noises as it was trained to.")
     return "\n\n".join(notes)

@@ -206,7 +206,7 @@ def _matched(net: nn.Module, name: str, state: Mapping[str, Tensor]) -> list[str
     bad = next((module for module in modules if module not in set(good)), "none at all")
     raise UsageError(
         f"{name} fits this model in {len(good)} of {len(modules)} modules; the first that does not: {bad}",
-        hint="it was made for another model, or is in another layout than diffusers'",
+        hint="it is for another model, or holds what tdd does not read: text encoders, DoRA, LoHa, LoKr",
     )
 
 

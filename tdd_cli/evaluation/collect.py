@@ -173,7 +173,7 @@ def _shard(
 ) -> dict[str, Tensor]:
     """What the shard lacks, of pictures that were kept, or that are drawn or read now."""
     if "pixels" in kept and wanted.save_to is None:
-        shots, found = _kept_shots(kept), {}
+        shots, found = _kept_shots(kept), dict[str, Tensor]()
     else:
         shots, found = _new_shots(subject, rows, wanted)
     images = [shot.image for shot in shots]

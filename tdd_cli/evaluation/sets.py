@@ -6,7 +6,7 @@ import csv
 import hashlib
 import inspect
 from collections.abc import Callable
-from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from PIL import Image
@@ -16,6 +16,7 @@ from tdd_cli.data.sources import open_source
 from tdd_cli.errors import DataError, MissingComponent, TddError, UsageError
 from tdd_cli.evaluation import coco
 from tdd_cli.evaluation.protocol import EvalSet, Reference, text_hash
+from tdd_cli.pictures import to_images
 from tdd_cli.recipe_keys import nearest
 
 PARTI_FILE, PARTI_HUB, PARTI_COUNT = "PartiPrompts.tsv", "nateraw/parti-prompts", 1632
@@ -50,7 +51,6 @@ def emoji(data: str | None) -> EvalSet:
     order = coco.by_hash(range(len(found.rows)))
     rows = [found.rows[i] for i in order]
     texts = [captions.caption(row, Generator().manual_seed(i)) for i, row in zip(order, rows, strict=True)]
-    pixels = dataset.displaced(found.images[order], Generator().manual_seed(0))
     chosen = {
         name: value.default
         for name, value in inspect.signature(dataset.displaced).parameters.items()
@@ -62,7 +62,7 @@ def emoji(data: str | None) -> EvalSet:
         captions=tuple(texts),
         n=EMOJI_N,
         reference=Reference(
-            Stack(pixels),
+            Displaced(found.images[order]),
             f"all bundled emoji, displaced with seed 0 ({chosen})",
             text_hash([hashlib.sha256(DATA.read_bytes()).hexdigest(), repr(chosen)]),
         ),
@@ -75,19 +75,24 @@ def emoji(data: str | None) -> EvalSet:
     )
 
 
-@dataclass(frozen=True)
-class Stack:
-    """Pictures out of one tensor."""
+class Displaced:
+    """The emoji in an order, each displaced by the same seed; made when first asked for."""
 
-    pixels: Tensor  # [N, 3, H, W] in [-1, 1]
+    def __init__(self, images: Tensor) -> None:
+        self.images = images  # [N, 3, H, W] in [-1, 1]
 
     def __len__(self) -> int:
-        return len(self.pixels)
+        return len(self.images)
+
+    @cached_property
+    def pixels(self) -> Tensor:
+        """[N, 3, H, W] in [-1, 1]"""
+        from tdd_cli.bundled.emoji import dataset
+
+        return dataset.displaced(self.images, Generator().manual_seed(0))
 
     def picture(self, index: int) -> Image.Image:
         """Picture `index`, RGB."""
-        from tdd_cli.pictures import to_images
-
         return to_images(self.pixels[index : index + 1])[0]
 
 

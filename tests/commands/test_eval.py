@@ -9,6 +9,7 @@ import pytest
 import scipy.linalg
 import torch
 from PIL import Image
+from safetensors.torch import load_file
 from typer.testing import CliRunner
 
 from sets_on_disk import coco_folder, picture, picture_folder
@@ -133,34 +134,48 @@ def test_an_interrupted_evaluation_goes_on_where_it_stopped(student, tmp_path, m
 
 
 def test_fid_on_a_folder_in_cocos_layout_is_scipys(student, inception_file, tmp_path):
-    coco = coco_folder(tmp_path / "coco", 12)
+    coco = coco_folder(tmp_path / "coco", 10)
     done = call(
-        "--metric", "fid", "--set", "coco30k", "--data", coco, "--n", 11, "--lora", student, "--inception",
+        "--metric", "fid", "--set", "coco30k", "--data", coco, "--n", 10, "--lora", student, "--inception",
         inception_file, "--save-pictures", "--out", "out",
     )  # fmt: skip
     assert done.exit_code == 0, done.output
     result = Result.load(tmp_path / "out" / "eval.json")
     assert "not comparable with published figures" in " ".join(result.remarks)
+    ours, theirs = (kept_features(folder) for folder in (tmp_path / "out" / "shards", tmp_path / "cache"))
     net = inception.load(inception_file)
-
-    def features(paths):
-        found = []
-        for path in paths:
-            image = Image.open(path).convert("RGB")
-            left = (image.width - image.height) // 2
-            square = image.crop((left, 0, left + 32, 32)).resize((256, 256), Image.Resampling.LANCZOS)
-            bands = [b.convert("F").resize((299, 299), Image.Resampling.BICUBIC) for b in square.split()]
-            with torch.no_grad():
-                found.append(net(torch.tensor(np.stack([np.asarray(b) for b in bands]))[None])[0])
-        return torch.stack(found).double().numpy()
-
-    ours, theirs = features((tmp_path / "out" / "pictures").rglob("*.png")), features(coco.rglob("*.jpg"))
-    assert (len(ours), len(theirs)) == (11, 12)
-    basis = np.linalg.qr(np.concatenate([ours, theirs]).T)[0]  # all of it, in 23 dimensions
-    (a, b) = ours @ basis, theirs @ basis
+    first = coco / "val2014" / f"COCO_val2014_{coco_order(10)[0]:012d}.jpg"
+    for path, features in ((min((tmp_path / "out" / "pictures").rglob("*.png")), ours), (first, theirs)):
+        assert features[0] == pytest.approx(by_hand(net, path), rel=1e-3, abs=1e-5)
+    basis = np.linalg.qr(np.concatenate([ours, theirs]).T)[0]  # all of it, in 20 dimensions
+    a, b = ours @ basis, theirs @ basis
     cross = scipy.linalg.sqrtm(np.cov(a.T) @ np.cov(b.T) + 0j).real
     expected = ((a.mean(0) - b.mean(0)) ** 2).sum() + np.trace(np.cov(a.T) + np.cov(b.T) - 2 * cross)
     assert result.entries[0].figures["fid"].value == pytest.approx(expected, rel=1e-4)
+
+
+def kept_features(folder):
+    """The features in the only shard under a folder [N, 2048]."""
+    (path,) = folder.rglob("rows-*.safetensors")
+    (features,) = [value for key, value in load_file(path).items() if key.startswith("features-")]
+    return features.double().numpy()
+
+
+def coco_order(count):
+    """The protocol's order of pictures 1..count."""
+    return sorted(range(1, count + 1), key=lambda i: hashlib.sha256(str(i).encode()).hexdigest())
+
+
+def by_hand(net, path):
+    """The protocol's way of a picture, written out: middle square, Lanczos 256, bicubic 299 in float."""
+    image = Image.open(path).convert("RGB")
+    left = (image.width - image.height) // 2
+    square = image.crop((left, 0, left + image.height, image.height)).resize(
+        (256, 256), Image.Resampling.LANCZOS
+    )
+    bands = [band.convert("F").resize((299, 299), Image.Resampling.BICUBIC) for band in square.split()]
+    with torch.no_grad():
+        return net(torch.tensor(np.stack([np.asarray(band) for band in bands]))[None])[0].numpy()
 
 
 def test_pictures_of_ones_own_are_measured_and_the_unreadable_counted(photos, tmp_path):
@@ -211,25 +226,45 @@ def test_an_earlier_result_is_a_baseline_only_of_the_same_protocol(student, phot
         (["--set", "coco30k"], MissingComponent, "COCO 2014 is not here"),
         (["--set", "coco30k", "--data", "absent"], DataError, "there is no folder absent"),
         (["--features", "fud=x"], UsageError, "unknown metric 'fud'"),
-        (["--features", "absent/network"], MissingComponent, "absent/network is not here"),
-        (["--metric", "is"], MissingComponent, "Inception weights"),
-        (["--inception", "absent.pth", "--metric", "is"], UsageError, "there is no file absent.pth"),
-        (["--steps", "8-4"], UsageError, "range 8-4"),
+        (
+            ["--features", "absent/network", "--set", "folder:photos"],
+            MissingComponent,
+            "absent/network is not here",
+        ),
+        (["--metric", "is", "--set", "folder:photos"], MissingComponent, "Inception weights"),
+        (
+            ["--inception", "absent.pth", "--metric", "is", "--set", "folder:photos"],
+            UsageError,
+            "there is no file absent.pth",
+        ),
+        (["--steps", "8-4", "--set", "folder:photos"], UsageError, "range 8-4"),
         (["--steps", "251"], UsageError, "no equal schedule of 251 steps"),
-        (["--guidance", "x"], UsageError, "'x' is not a number"),
+        (["--guidance", "x", "--set", "folder:photos"], UsageError, "'x' is not a number"),
         (["--images", "absent"], DataError, "there is no folder absent"),
         (["absent-run"], UsageError, "absent-run does not exist"),
-        (["--against", "absent.json"], UsageError, "there is no file absent.json"),
+        (["--against", "absent.json", "--set", "folder:photos"], UsageError, "there is no file absent.json"),
         (["--n", "3000"], DataError, "emoji needs 3,000 captions"),
         (["--n", "5", "--metric", "fid"], DataError, "fid needs at least 10 pictures"),
         (["--resize", "32"], UsageError, "own picture size"),
-        (["--images", ".", "--metric", "speed"], UsageError, "speed needs a model to draw with"),
-        (["--images", ".", "--metric", "clip", "--against", "teacher"], UsageError, "there is no model"),
-        (["--metric", "is", "--features", "emoji"], UsageError, "is needs class probabilities"),
-        (["--images", ".", "--n", "20"], DataError, ". holds 1 pictures, and 20 are asked for"),
+        (
+            ["--images", "photos", "--metric", "speed", "--set", "folder:photos"],
+            UsageError,
+            "speed needs a model to draw with",
+        ),
+        (
+            ["--images", "photos", "--metric", "clip", "--against", "teacher", "--set", "folder:photos"],
+            UsageError,
+            "there is no model",
+        ),
+        (
+            ["--metric", "is", "--features", "emoji", "--set", "folder:photos"],
+            UsageError,
+            "is needs class probabilities",
+        ),
+        (["--images", ".", "--n", "20"], DataError, "holds 13 pictures, and 20 are asked for"),
     ],
 )
-def test_bad_input_is_said_and_leaves_nothing(tmp_path, monkeypatch, arguments, error, message):
+def test_bad_input_is_said_and_leaves_nothing(photos, tmp_path, monkeypatch, arguments, error, message):
     monkeypatch.setattr(
         "torch.hub.download_url_to_file", lambda *_, **__: (_ for _ in ()).throw(OSError("offline"))
     )
@@ -253,10 +288,8 @@ def test_sets_and_pictures_that_do_not_fit(student, photos, tmp_path):
     empty.mkdir()
     assert "holds no pictures" in call("--images", empty, *common).exception.message
     (empty / "a.png").write_bytes(b"")
-    assert (
-        "none of the pictures can be read"
-        in call("--images", empty, *common, "--metric", "clip").exception.message
-    )
+    unread = call("--images", empty, *common[:-1], "unread", "--metric", "clip")
+    assert "none of the pictures can be read" in unread.exception.message
 
 
 def test_a_run_without_a_result_is_said(tmp_path):

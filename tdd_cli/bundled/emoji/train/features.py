@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from tdd_cli.bundled.emoji import STYLES, captions, dataset, features
 from tdd_cli.bundled.emoji.train import loop
 from tdd_cli.bundled.emoji.train.text import style_named
+from tdd_cli.files import replacing
 
 THINGS = 64  # in a batch; of each, two pictures in different styles
 
@@ -59,4 +60,5 @@ def train(folder: Path, *, steps: int, rate: float = 2e-3, out: Path = features.
         optimizer.step()
         if step % 100 == 0:
             loop.log(folder / "features.jsonl", step=step, loss=value.item())
-    save_file({name: value.detach().half().contiguous() for name, value in net.state_dict().items()}, out)
+    with replacing(out) as beside:
+        save_file({name: value.half().contiguous() for name, value in net.state_dict().items()}, beside)

@@ -72,7 +72,7 @@ def export(
     out: Annotated[
         Path | None,
         typer.Option(
-            "--out", "-o", help="The folder to write. [default: exports/NAME-FORMAT]", show_default=False
+            "--out", "-o", help="The folder to write. [default: exports/NAME]", show_default=False
         ),
     ] = None,
     push: Annotated[
@@ -92,6 +92,7 @@ def export(
     from tdd_cli.exporting.formats import EXPORTERS
     from tdd_cli.exporting.hub import check_repo
     from tdd_cli.exporting.hub import push as upload
+    from tdd_cli.generate import Sampling
     from tdd_cli.student import on
 
     _known("--format", kind, list(EXPORTERS))
@@ -102,17 +103,20 @@ def export(
     inference = _changed(
         on(inference, merge_into), steps=steps, guidance=guidance, eta=eta, config=config and str(config)
     )
+    Sampling.of(inference).times()  # refused here, before anything is loaded
     _fits(
         inference, kind, adapter=EXPORTERS[kind].adapter, merge_into=merge_into,
         changed=scale != 1 or rank is not None or alpha is not None,
     )  # fmt: skip
-    folder = _free(out, EXPORTS / f"{name}-{kind}")
+    folder = _free(out, EXPORTS / (name if kind == "safetensors" else f"{name}-{kind}"))
     table = _table(evaluation, weights.parent)
 
     student = open_student(inference, weights, scale=scale, alpha=alpha)
     if rank is not None:
         error = shrink(student, rank)
         typer.echo(f"rank {rank}: relative error of the update {error:.1e}", err=True)
+    if pictures:
+        typer.echo("drawing pictures for the model card; --no-pictures leaves them out", err=True)
     done = write_student(
         student, inference, folder,
         kind=kind, dtype=DTYPES[dtype], scores=table,

@@ -14,7 +14,7 @@ from torch import Tensor
 from tdd_cli.errors import TddError
 from tdd_cli.exporting.card import Exported, card
 from tdd_cli.exporting.compress import compress
-from tdd_cli.exporting.formats import CONFIG, EXPORTERS, held
+from tdd_cli.exporting.formats import CONFIG, EXPORTERS, Format, held
 from tdd_cli.exporting.metadata import metadata
 from tdd_cli.exporting.pictures import sheet
 from tdd_cli.families import load_family
@@ -88,39 +88,38 @@ def write_student(
         beside.mkdir()
         about = metadata(family, inference, folder.name)
         weights = form.write(family, beside / folder.name, dtype, about)
-        want = held(family, adapter=form.adapter)
-        fresh = form.read(family, weights)
-        got = held(fresh, adapter=form.adapter)
-        reload = compare(want, got, ours, _predict(fresh), dtype=dtype, rounding=ROUNDING[dtype])
-        _must_be_ok(reload)
-        travelling = inference if form.adapter else _of_model(inference, folder, weights)
-        travelling.save(beside / "inference.json")
+        fresh, reload = _read_back(form, family, weights, ours, dtype)
+        settings = inference if form.adapter else _of_model(inference, folder, weights)
+        settings.save(beside / "inference.json")
         if prompts:
-            save_png(sheet(fresh.to(fastest()), travelling, prompts), beside / SHEET)
-        file = None if weights == beside else weights.name
-        about_it = card(
-            Exported(fresh, inference, file, form.adapter),
-            title=folder.name,
-            picture=SHEET if prompts else None,
-            scores=scores,
-        )
-        write_atomic(beside / "README.md", about_it)
+            save_png(sheet(fresh.to(fastest()), settings, prompts), beside / SHEET)
+        what = Exported(fresh, inference, None if weights == beside else weights.name, form.adapter)
+        text = card(what, title=folder.name, picture=SHEET if prompts else None, scores=scores)
+        write_atomic(beside / "README.md", text)
         _let_others_read(beside)
     return Written(folder if weights == beside else folder / weights.name, reload)
 
 
-def _predict(family: Family) -> Tensor:
-    with torch.no_grad():
-        return trial(family)(family.net)
-
-
-def _must_be_ok(reload: Reload) -> None:
+def _read_back(
+    form: Format, family: Family, weights: Path, ours: Tensor, dtype: torch.dtype
+) -> tuple[Family, Reload]:
+    """What was written, loaded, and how it compares; TddError where it is not what was trained."""
+    want = held(family, adapter=form.adapter)
+    fresh = form.read(family, weights)
+    got = held(fresh, adapter=form.adapter)
+    reload = compare(want, got, ours, _predict(fresh), dtype=dtype, rounding=ROUNDING[dtype])
     if not reload.ok:
         raise TddError(
             f"the written file does not compute what was trained: modules {reload.matched}/{reload.total}, "
             f"max |delta| {reload.delta:.1e} where rounding makes {reload.allowed:.1e}; it is removed",
             hint="Do the weights hold values that are not finite, or too large for --dtype fp16? Try fp32.",
         )
+    return fresh, reload
+
+
+def _predict(family: Family) -> Tensor:
+    with torch.no_grad():
+        return trial(family)(family.net)
 
 
 def _of_model(inference: Inference, folder: Path, weights: Path) -> Inference:

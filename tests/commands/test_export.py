@@ -55,7 +55,7 @@ def refused(done, error, message):
 def test_the_latest_run_is_exported_with_its_settings_and_pictures(run, tmp_path):
     done = call("--format", "safetensors")
     assert done.exit_code == 0, done.output
-    folder = tmp_path / "exports" / f"{run.folder.name}-safetensors"
+    folder = tmp_path / "exports" / run.folder.name
     assert done.stdout.splitlines() == [f"exports/{folder.name}/{folder.name}.safetensors"]
     assert f"the latest run, {run.folder}" in done.stderr
     assert "reload check: modules 119/119, max |delta| " in done.stderr
@@ -105,7 +105,7 @@ def test_it_converts_adapters_made_elsewhere(run, tiny_folders):
         "--guidance", 1.7, "--eta", 0.2, "--no-pictures", "--out", "fox",
     )  # fmt: skip
     assert done.exit_code == 0, done.output
-    assert "says nothing of sampling" in done.stderr
+    assert "tdd.safetensors does not say how it is sampled" in done.stderr
     after = load_file("fox/fox.safetensors")
     key = next(key for key in after if "lora_B" in key)
     torch.testing.assert_close(after[key], load_file(run.adapter)[key] * 8 / 2)
@@ -204,6 +204,7 @@ def test_push_without_a_network_is_exit_code_5_with_the_files_kept(run, tmp_path
         (["--lora", "absent.safetensors", "--model", "bundled:emoji"], UsageError, "no LoRA file at absent"),
         (["--lora", "lora.ckpt", "--model", "bundled:emoji"], UsageError, "is a pickle"),
         (["--merge-into", "x"], UsageError, "is an adapter: it has no base model to merge into"),
+        (["--steps", 300], UsageError, "no equal schedule of 300 steps"),
         (["--eval", "absent.json"], UsageError, "there is no file absent.json"),
         (["-f", "merged", "--merge-into", "nobody/nothing"], MissingComponent, "nobody/nothing"),
     ],

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from diffusers import StableDiffusionXLPipeline
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
@@ -196,6 +197,23 @@ def test_a_merged_folder_has_our_schedulers_configuration(students, tmp_path):
     assert (ours.sample_min_value, ours.sample_max_value, ours.prediction_type) == (2.0, 3.0, "epsilon")
     index = json.loads((done.weights / "model_index.json").read_text())
     assert index["scheduler"] == ["diffusers", "TCDScheduler"]
+
+
+def test_a_merged_folder_draws_nearly_the_same_pictures_by_the_number_of_steps(tmp_path):
+    """Its scheduler visits our times, and stops a little before x0."""
+    inference = Inference.load(STUDENT / "inference.json").model_copy(update={"steps": 6})
+    student = open_student(inference, STUDENT / "adapter.safetensors")
+    prompts, seeds = ["a fox", "a red apple", "a rocket", "a castle"], [0, 1, 2, 3]
+    ours = draw(student, prompts, seeds, Sampling.of(inference), size=inference.size)
+    done = write_student(student, inference, tmp_path / "out", kind="merged")
+    pipe = StableDiffusionXLPipeline.from_pretrained(done.weights)
+    pipe.set_progress_bar_config(disable=True)
+    noise = [torch.Generator().manual_seed(seed) for seed in seeds]
+    theirs = pipe(
+        prompts, num_inference_steps=6, guidance_scale=1.0, generator=noise, output_type="pt"
+    ).images
+    error = (ours / 2 + 0.5 - theirs).square().mean()
+    assert -10 * error.log10() > 45  # dB
 
 
 # --- the settings travel ---

@@ -21,8 +21,7 @@ def export(
     run: Annotated[
         Path | None,
         typer.Argument(
-            metavar="[RUN]", help="A run folder. [default: the latest, or the bundled student]",
-            show_default=False,
+            metavar="RUN", help="A run folder.", show_default="the latest, or the bundled student"
         ),
     ] = None,
     kind: Annotated[
@@ -66,13 +65,13 @@ def export(
     evaluation: Annotated[
         Path | None,
         typer.Option(
-            "--eval", help="An eval.json for the card. [default: beside the weights]", show_default=False
+            "--eval", help="An eval.json for the card.", show_default="the one beside the weights"
         ),
     ] = None,
     out: Annotated[
         Path | None,
         typer.Option(
-            "--out", "-o", help="The folder to write. [default: exports/NAME]", show_default=False
+            "--out", "-o", help="The folder to write.", show_default="exports/NAME"
         ),
     ] = None,
     push: Annotated[

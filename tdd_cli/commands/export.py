@@ -31,7 +31,9 @@ def export(
         Path | None, typer.Option("--lora", help="An adapter file instead of a run, of any origin.")
     ] = None,
     model: Annotated[str | None, typer.Option("--model", "-m", help="The base model of --lora.")] = None,
-    family: Annotated[str, typer.Option("--family", help="The family of --model: sdxl or sd15.")] = "sdxl",
+    family: Annotated[
+        str | None, typer.Option("--family", help="Of --model: sdxl or sd15.", show_default="its folder's")
+    ] = None,
     config: Annotated[
         Path | None,
         typer.Option("--config", help="The configuration's folder, for a base model in a single file."),
@@ -133,16 +135,17 @@ def export(
 
 
 def _student(
-    run: Path | None, lora: Path | None, model: str | None, family: str
+    run: Path | None, lora: Path | None, model: str | None, family: str | None
 ) -> tuple[Inference, Path, str]:
     """(settings, weights, name) of what is exported; says which where none was named."""
     from tdd_cli.run import latest_run
-    from tdd_cli.student import bundled, described, settings
+    from tdd_cli.student import bundled, described, family_of, settings
 
     if lora is not None:
         if run is not None:
             raise UsageError("a run has its own adapter", hint="Give either RUN or --lora.")
-        inference, weights = settings(None, model, family, lora)
+        known = family or family_of(Path(model or "").expanduser())
+        inference, weights = settings(None, model, known, lora)
         if described(lora) is None:
             typer.echo(
                 f"{lora.name} does not say how it is sampled: --steps, --guidance, --eta record it", err=True
@@ -154,7 +157,7 @@ def _student(
         run = latest.folder
         typer.echo(f"the latest run, {run}", err=True)
     if run is not None:
-        inference, weights = settings(run, None, family, None)
+        inference, weights = settings(run, None, "", None)
         assert weights is not None, "a run has weights"
         return inference, weights, run.resolve().name
     typer.echo("the bundled student (emoji, distilled with emoji-4to8)", err=True)

@@ -12,7 +12,7 @@ from PIL import Image
 from tdd_cli.evaluation.metrics import COLUMNS, METRICS
 from tdd_cli.evaluation.plot import Line, Point, plot
 from tdd_cli.evaluation.results import Entry, Result
-from tdd_cli.evaluation.table import ARROWS, SETTINGS, plain, rows, settings_shown
+from tdd_cli.evaluation.table import SETTINGS, heading, plain, rows, settings_shown
 from tdd_cli.files import write_atomic
 
 TEMPLATE = Path(__file__).with_name("report.html.j2")
@@ -35,9 +35,7 @@ def page(result: Result) -> str:
         result=result,
         title=f"{result.protocol['set']}, {result.protocol['n']:,} pictures",
         settings=[SETTINGS[name] for name in settings_shown(result)],
-        columns=[
-            f"{COLUMNS[name].title} {ARROWS[COLUMNS[name].better]}".strip() for name in result.columns()
-        ],
+        columns=[heading(name) for name in result.columns()],
         rows=shown,
         intervals=any(cell and cell.interval for row in shown for cell in row.cells),
         changes=any(cell and cell.change for row in shown for cell in row.cells),

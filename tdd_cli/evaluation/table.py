@@ -82,7 +82,7 @@ def show(result: Result, console: Console) -> None:
     for name in settings_shown(result):
         table.add_column(SETTINGS[name], justify="right")
     for name in result.columns():
-        table.add_column(f"{COLUMNS[name].title} {ARROWS[COLUMNS[name].better]}".strip(), justify="right")
+        table.add_column(heading(name), justify="right")
     for row in rows(result):
         label = row.label + (" (baseline)" if row.baseline else "")
         label += f" [{row.unreadable} unreadable]" if row.unreadable else ""
@@ -90,7 +90,10 @@ def show(result: Result, console: Console) -> None:
     console.print(table)
 
 
-ARROWS = {"lower": "↓", "higher": "↑", "neither": ""}
+def heading(name: str) -> str:
+    """A figure's title, with the direction that is better."""
+    arrow = {"lower": "\u00a0↓", "higher": "\u00a0↑", "neither": ""}[COLUMNS[name].better]
+    return COLUMNS[name].title + arrow
 
 
 def number(value: float, digits: int) -> str:

@@ -170,7 +170,7 @@ def _measure(plan: Plan, worker: Worker) -> Iterator[Entry]:
                     if meter is None or step.part != last:
                         shown.close()
                         meter, last = shown.enter_context(Meter(step.what, step.total)), step.part
-                    meter.show(min(step.done, step.total), "pictures")
+                    meter.show(min(step.done, step.total), "")
         except KeyboardInterrupt:
             raise Interrupted(
                 "stopped; what was drawn and measured is kept", hint="The same command goes on from there."

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from PIL import Image, UnidentifiedImageError
 
 from tdd_cli.data.sources import on_white
 from tdd_cli.errors import DataError, MissingComponent
+from tdd_cli.evaluation.cache import cache_folder
 from tdd_cli.evaluation.protocol import EvalSet, Reference, text_hash
 
 PREFIX = "A photo depicts "  # CLIPScore's (Hessel et al. 2021), DMD2's too
@@ -85,11 +85,6 @@ def layout(root: str, year: int) -> str:
 def by_hash(ids: Iterable[int]) -> list[int]:
     """Numbers in the order of their decimal digits' SHA-256: a shuffle that every language can repeat."""
     return sorted(ids, key=lambda number: hashlib.sha256(str(number).encode()).hexdigest())
-
-
-def cache_folder() -> Path:
-    """The user's cache folder for tdd."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tdd"
 
 
 # --- the official folders ---

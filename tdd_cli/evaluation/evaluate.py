@@ -118,7 +118,7 @@ def evaluate(plan: Plan, worker: Worker) -> Iterator[Progress | Entry]:
         target = shards_of(plan.teacher, plan)
         wanted = Wanted([plan.networks["teacher"]], rules.set.side, pixels=True)
         filling = fill(plan.teacher, rules.n, wanted, target, worker=worker.place)
-        yield from filled("teacher", filling, rules.n)
+        yield from filled(plan.teacher.title, filling, rules.n)
         teacher = gather(rules.n, wanted, target) if worker.index == 0 else None
         plan.teacher.model.release()
     every = _networks(plan, plan.metrics)
@@ -128,7 +128,8 @@ def evaluate(plan: Plan, worker: Worker) -> Iterator[Progress | Entry]:
         wanted = Wanted(every, rules.set.side, target=target, save_to=save_to)
         folder = shards_of(subject, plan)
         filling = fill(subject, rules.n, wanted, folder, worker=worker.place)
-        yield from filled(subject.label, filling, rules.n)
+        title = subject.title if isinstance(subject, Drawn) else subject.label
+        yield from filled(title, filling, rules.n)
         if worker.index == 0:
             yield _entry(plan, subject, gather(rules.n, wanted, folder), real, teacher)
         if isinstance(subject, Drawn) and subject.model is not getattr(following, "model", None):

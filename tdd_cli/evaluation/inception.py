@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tdd_cli.errors import MissingComponent, UsageError
-from tdd_cli.evaluation.coco import cache_folder
+from tdd_cli.evaluation.cache import cache_folder
 from tdd_cli.files import replacing
 
 NAME = "weights-inception-2015-12-05-6726825d.pth"

@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from tdd_cli.evaluation.coco import cache_folder
+from tdd_cli.evaluation.cache import cache_folder
 from tdd_cli.evaluation.collect import Evidence, Wanted, fill, gather
 from tdd_cli.evaluation.networks import Network
 from tdd_cli.evaluation.protocol import EvalSet, frame_text, record_hash

@@ -15,6 +15,7 @@ from torch import Generator, Tensor
 from tdd_cli.data.sources import open_source
 from tdd_cli.errors import DataError, MissingComponent, TddError, UsageError
 from tdd_cli.evaluation import coco
+from tdd_cli.evaluation.cache import cache_folder
 from tdd_cli.evaluation.protocol import EvalSet, Reference, text_hash
 from tdd_cli.pictures import to_images
 from tdd_cli.recipe_keys import nearest
@@ -132,7 +133,7 @@ def parti(data: str | None) -> EvalSet:
 
 def _parti_prompts(data: str | None) -> list[str]:
     """The prompts of the published table, from a file, its folder, or the hub."""
-    given = Path(data) if data else coco.cache_folder() / PARTI_FILE
+    given = Path(data) if data else cache_folder() / PARTI_FILE
     file = given / PARTI_FILE if given.is_dir() else given
     if file.is_file():
         with file.open(newline="", encoding="utf-8") as lines:

@@ -96,6 +96,11 @@ class Drawn:
         return self.model.name
 
     @property
+    def title(self) -> str:
+        """The name with steps and guidance, for progress."""
+        return f"{self.label}, {self.sampling.steps} steps, guidance {self.sampling.guidance}"
+
+    @property
     def size(self) -> tuple[int, int] | None:
         """(height, width) the student was trained at, None for the model's own."""
         return self.model.inference.size

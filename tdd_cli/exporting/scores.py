@@ -11,14 +11,12 @@ if TYPE_CHECKING:
 
 def scores(path: Path) -> str:
     """The table of an eval.json in Markdown, and the protocol it follows; UsageError for another file."""
-    from tdd_cli.evaluation.metrics import COLUMNS
     from tdd_cli.evaluation.results import Result
-    from tdd_cli.evaluation.table import ARROWS, SETTINGS, rows, settings_shown
+    from tdd_cli.evaluation.table import SETTINGS, heading, rows, settings_shown
 
     result = Result.load(path)
-    columns = [COLUMNS[name] for name in result.columns()]
     settings = [SETTINGS[name] for name in settings_shown(result)]
-    head = ["", *settings, *(f"{column.title} {ARROWS[column.better]}".strip() for column in columns)]
+    head = ["", *settings, *(heading(name) for name in result.columns())]
     body = [[row.label, *row.settings, *map(_figure, row.cells)] for row in rows(result)]
     known = result.protocol
     said = f"Protocol: {known['set']} {known['version']}, n = {known['n']}, {result.protocol_sha256[:12]}."

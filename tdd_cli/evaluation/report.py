@@ -35,7 +35,7 @@ def page(result: Result) -> str:
         result=result,
         title=f"{result.protocol['set']}, {result.protocol['n']:,} pictures",
         settings=[SETTINGS[name] for name in settings_shown(result)],
-        columns=[heading(name) for name in result.columns()],
+        columns=["\u00a0".join(heading(name).rsplit(" ", 1)) for name in result.columns()],
         rows=shown,
         intervals=any(cell and cell.interval for row in shown for cell in row.cells),
         changes=any(cell and cell.change for row in shown for cell in row.cells),

@@ -92,7 +92,7 @@ def show(result: Result, console: Console) -> None:
 
 def heading(name: str) -> str:
     """A figure's title, with the direction that is better."""
-    arrow = {"lower": "\u00a0↓", "higher": "\u00a0↑", "neither": ""}[COLUMNS[name].better]
+    arrow = {"lower": " ↓", "higher": " ↑", "neither": ""}[COLUMNS[name].better]
     return COLUMNS[name].title + arrow
 
 

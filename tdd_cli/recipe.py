@@ -6,6 +6,7 @@ The models below are the schema and its documentation: `tdd recipes keys` prints
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -15,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from pydantic_core import PydanticCustomError
 
 from tdd_cli import yaml_lines
+from tdd_cli.data.filters import parse as parse_thresholds
 from tdd_cli.errors import RecipeError
 from tdd_cli.recipe_keys import Key, keys_of, nearest
 from tdd_cli.shipped import recipe_folder, recipe_names
@@ -43,25 +45,72 @@ class Model(Section):
         min_length=1,
         description="for a single file: the folder with the pipeline's configuration (null: from the hub)",
     )
+    loras: Annotated[tuple[str, ...], Field(strict=False)] = Field(
+        default=(),
+        description="adapters that make the teacher, FILE or FILE:SCALE, multiplied into the model",
+    )
+
+    @property
+    def styles(self) -> tuple[tuple[str, float], ...]:
+        """(file, strength) of each of the teacher's adapters."""
+        found = [re.fullmatch(r"(?P<file>.+?)(:(?P<scale>-?\d*\.?\d+))?", text) for text in self.loras]
+        return tuple((one["file"], float(one["scale"] or 1)) for one in found if one)
 
 
 class Data(Section):
     """The pictures and captions to distil on."""
 
-    source: str = Field(
-        min_length=1, description="bundled:emoji, a folder of images, a parquet file, or a hub data set's id"
+    source: str | None = Field(
+        default=None,
+        min_length=1,
+        description="bundled:emoji, a folder, parquet files, webdataset tars (path, *, {000..127}, address), "
+        "or a hub data set's id (null: prompts)",
+    )
+    prompts: str | None = Field(
+        default=None,
+        min_length=1,
+        description="in place of source: a file of prompts (one a line, or the caption_column of a .csv or "
+        ".parquet), of which the teacher makes the latents; bundled:emoji has its data's captions",
     )
     split: str = Field(default="train", min_length=1, description="the split to read")
     image_column: str = Field(default="image", min_length=1, description="the column that holds the pictures")
     caption_column: str = Field(
-        default="text", min_length=1, description="the column that holds the captions"
+        default="text", min_length=1, description="the column that holds the captions, one or a list"
+    )
+    caption: Literal["random", "first"] = Field(
+        default="random", description="which of several captions: one drawn each time, or the first"
+    )
+    min_size: int = Field(default=0, ge=0, description="leave out pictures with a shorter side, pixels")
+    where: Annotated[tuple[str, ...], Field(strict=False)] = Field(
+        default=(), description='leave out pictures that fail one of these, such as "aesthetic > 5.5"'
     )
     resolution: int = Field(ge=8, multiple_of=8, description="side of the training pictures, pixels")
-    flip: bool = Field(default=False, description="mirror half of the pictures")
-    cache: Literal["none", "memory"] = Field(
-        default="none",
-        description="memory: encode each picture once and keep its latent (256 kB at 1024 pixels)",
+    max_aspect: float = Field(
+        default=1.0,
+        ge=1,
+        le=8,
+        description="longest by shortest side of the crops: above 1 each picture is cut to the nearest of "
+        "several shapes of about resolution squared pixels (needs cache latents or all)",
     )
+    flip: bool = Field(default=False, description="mirror half of the pictures")
+    cache: Literal["none", "memory", "latents", "all"] = Field(
+        default="none",
+        description="memory: encode each picture once and keep its latent (256 kB at 1024 pixels); latents: "
+        "keep them on disk, made before training; all: text embeddings too, of one caption a picture, and no "
+        "encoder in memory",
+    )
+    cache_folder: str | None = Field(
+        default=None,
+        min_length=1,
+        description="where the cache on disk is (null: under cache/, by a hash of what it is made from)",
+    )
+    teacher_steps: int = Field(
+        default=25, ge=1, le=250, description="with prompts: steps in which the teacher makes a latent"
+    )
+    teacher_guidance: float | None = Field(
+        default=None, ge=1, le=100, description="with prompts: its guidance scale (null: teacher.guidance)"
+    )
+    per_prompt: int = Field(default=1, ge=1, description="with prompts: latents made of each")
     workers: int = Field(
         default=0, ge=0, le=256, description="processes that decode pictures ahead (0: none)"
     )
@@ -167,6 +216,11 @@ class Train(Section):
     grad_clip: float = Field(
         default=1.0, gt=0, description="largest gradient norm; longer gradients are scaled down"
     )
+    max_bad_steps: int = Field(
+        default=20,
+        ge=1,
+        description="updates skipped in a row, as loss or gradient are not finite, that end the run",
+    )
     drop_text: float = Field(
         default=0.2,
         ge=0,
@@ -188,6 +242,9 @@ class Checkpoint(Section):
 
     every: int = Field(ge=1, description="optimizer steps between checkpoints")
     keep: int = Field(default=2, ge=1, description="newest checkpoints kept")
+    keep_every: int = Field(
+        default=0, ge=0, description="checkpoints of every so many steps are kept for good (0: none)"
+    )
 
 
 class Preview(Section):
@@ -264,6 +321,9 @@ def longest_jump(grid: int, k: int) -> int:
 def _conflicts(recipe: Recipe) -> Iterator[tuple[str, str]]:
     """(path, what is wrong) for each value that is fine alone and does not fit another."""
     grid, target, train, sample = recipe.teacher.grid, recipe.target, recipe.train, recipe.sample
+    yield from _data_conflicts(recipe.data)
+    if not all(recipe.model.loras):
+        yield "model.loras", "must be FILE or FILE:SCALE each, got an empty one"
     if TRAINING_TIMESTEPS % grid:
         yield "teacher.grid", f"must divide {TRAINING_TIMESTEPS} (50, 100, 125, 200, 250, ...), got {grid}"
     elif isinstance(target, TddTarget):
@@ -286,6 +346,26 @@ def _conflicts(recipe: Recipe) -> Iterator[tuple[str, str]]:
         )
     if train.warmup >= train.steps:
         yield "train.warmup", f"must be less than train.steps ({train.steps}), got {train.warmup}"
+
+
+def _data_conflicts(data: Data) -> Iterator[tuple[str, str]]:
+    on_disk = data.cache in ("latents", "all")
+    if (data.source is None) == (data.prompts is None):
+        both = "both given" if data.source else "neither given"
+        yield "data.source", f"or data.prompts must be given, one of the two, got {both}"
+    if data.prompts and not on_disk:
+        yield "data.cache", f"must be latents or all with data.prompts, got {data.cache!r}"
+    if data.prompts and data.flip:
+        yield "data.flip", "must be false with data.prompts: the teacher draws no mirror images, got true"
+    if data.max_aspect > 1 and (data.prompts or not on_disk):
+        yield (
+            "data.max_aspect",
+            f"above 1 needs data.source, and data.cache latents or all, got {data.max_aspect}",
+        )
+    try:
+        parse_thresholds(data.where)
+    except ValueError as error:
+        yield "data.where", str(error)
 
 
 def _tdd_conflicts(target: TddTarget, grid: int, sample: Sample) -> Iterator[tuple[str, str]]:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
@@ -28,6 +28,7 @@ from tdd_cli.recipe import PcmTarget, Recipe, Section, TddTarget, dump_recipe, l
 __all__ = ["Inference", "Run", "latest_run", "recipe_hash", "replacing", "runs", "versions", "write_atomic"]
 
 RUNS = Path("runs")
+Style = Annotated[tuple[str, float], Field(strict=False)]
 PACKAGES = (
     "torch",
     "diffusers",
@@ -141,6 +142,10 @@ class Inference(Section):
     family: str = Field(min_length=1, description="the architecture")
     model: str = Field(min_length=1, description="the base model, as in the recipe")
     config: str | None = Field(default=None, description="folder with the base model's configuration")
+    styles: Annotated[tuple[Style, ...], Field(strict=False)] = Field(
+        default=(),
+        description="(file, strength) of adapters that made the teacher, to be put on the base model",
+    )
     student: Literal["lora", "full"] = Field(default="lora", description="what was trained")
     method: str = Field(min_length=1, description="the target rule")
     teacher_grid: int = Field(ge=2, le=1000, description="points of the solver grid the steps lie on")
@@ -185,6 +190,7 @@ class Inference(Section):
             family=recipe.model.family,
             model=recipe.model.path,
             config=recipe.model.config,
+            styles=recipe.model.styles,
             student=recipe.student.kind,
             method=recipe.target.rule,
             teacher_grid=recipe.teacher.grid,

@@ -54,11 +54,16 @@ def source(
     """
     if run is not None:
         inference, weights = settings(run, model, family, None)
-        return Source(inference, weights, styles=tuple(loras))
+        return Source(inference, weights, styles=(*made_of(inference), *loras))
     ours = next((lora for lora in loras if described(lora.path)), loras[0] if loras else None)
     inference, weights = settings(None, model, family, ours.path if ours else None)
     styles = tuple(lora for lora in loras if lora is not ours)
-    return Source(inference, weights, ours.scale if ours else 1.0, styles)
+    return Source(inference, weights, ours.scale if ours else 1.0, (*made_of(inference), *styles))
+
+
+def made_of(inference: Inference) -> tuple[Adapter, ...]:
+    """The adapters that made the student's teacher: it is put on a model that has them."""
+    return tuple(Adapter(Path(file), scale) for file, scale in inference.styles)
 
 
 def settings(

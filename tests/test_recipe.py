@@ -118,7 +118,11 @@ def test_every_key_is_documented():
             "resolution: 60",
             "data.resolution must be an integer >= 8 and a multiple of 8, got 60",
         ),
-        ("precision: fp32", "precision: fp8", "train.precision must be one of auto, fp32, fp16, bf16, got 'fp8'"),
+        (
+            "precision: fp32",
+            "precision: fp8",
+            "train.precision must be one of auto, fp32, fp16, bf16, got 'fp8'",
+        ),
         ("lr: 5.0e-4", "lr: .nan", "train.lr must be a number > 0 and < 1, got nan"),
         ("rule: tdd", "rule: dmd", "target.rule must be one of tdd, pcm, lcm, ctm, got 'dmd'"),
         ("rule: tdd", "rule: [tdd]", "target.rule must be one of tdd, pcm, lcm, ctm, got a list"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tdd_cli.commands.recipes import complete_recipe
-from tdd_cli.errors import Interrupted, UsageError
+from tdd_cli.data.rejects import worded
+from tdd_cli.errors import Interrupted, OutOfMemory, UsageError
 
 if TYPE_CHECKING:
     from tdd_cli.recipe import Recipe
@@ -35,7 +36,17 @@ def distill(
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="The run folder. [default: runs/RECIPE-DATE-TIME]")
     ] = None,
-    resume: Annotated[Path | None, typer.Option("--resume", help="Go on with this run folder.")] = None,
+    resume: Annotated[
+        str | None,
+        typer.Option(
+            "--resume", metavar="DIR|auto",
+            help="Go on with this run folder; auto: with the one at --out, or the newest unfinished one, and "
+            "start anew where there is none.",
+        ),
+    ] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Go on although the recipe or the data have changed.")
+    ] = False,
     max_steps: Annotated[
         int | None, typer.Option("--max-steps", min=1, help="Stop after N steps; the run can be resumed.")
     ] = None,
@@ -49,52 +60,104 @@ def distill(
       tdd distill -r emoji-4to8 --set train.lr=1e-4 --set target.rule=pcm --out runs/pcm
 
       tdd distill --resume runs/pcm
+
+      tdd distill -r sdxl-4to8 --out runs/mine --resume auto
     """
     from tdd_cli.recipe import DEFAULT_RECIPE, load_recipe, recipe_name
     from tdd_cli.run import Run
+    from tdd_cli.training.resume import settle_recipe, unfinished
 
     changes = [*(overrides or []), *([f"train.seed={seed}"] if seed is not None else [])]
-    if resume is not None:
-        if recipe or changes or out:
-            raise UsageError(
-                "--resume takes everything from the run folder",
-                hint="Leave out --recipe, --set, --seed and --out, or start a new run.",
-            )
-        run = Run.open(resume)
-        _go(run.load_recipe(), run, name="", out=None, max_steps=max_steps)
-        return
-    name = recipe or DEFAULT_RECIPE
+    if resume not in (None, "auto"):
+        if out:
+            raise UsageError("--resume names the run folder", hint="Leave out --out, or start a new run.")
+        run: Run | None = Run.open(str(resume))
+    else:
+        run = unfinished(out, recipe_name(recipe) if recipe else None) if resume == "auto" else None
+    name = recipe or (run.recipe if run else DEFAULT_RECIPE)
     chosen = load_recipe(name, changes)
-    typer.echo(f"recipe {name}{'' if recipe else ' (the default)'}: {chosen.description}", err=True)
-    _go(chosen, None, name=recipe_name(name), out=out, max_steps=max_steps)
+    if run is not None:
+        settle_recipe(run, chosen, force=force)
+    else:
+        shown = f"recipe {name}{'' if recipe else ' (the default)'}: {chosen.description}"
+        typer.echo(shown, err=True)
+    _go(chosen, run, name=recipe_name(name), out=out, max_steps=max_steps, force=force)
 
 
-def _go(recipe: Recipe, run: Run | None, *, name: str, out: Path | None, max_steps: int | None) -> None:
+def _go(
+    recipe: Recipe, run: Run | None, *, name: str, out: Path | None, max_steps: int | None, force: bool
+) -> None:
     """Assemble, train, finish. The run folder is made only when everything it needs is there."""
-    from tdd_cli.run import Run
     from tdd_cli.training.assemble import assemble
     from tdd_cli.training.conduct import finish, restore
+    from tdd_cli.training.resume import changed_versions, settle_data
 
-    parts = assemble(recipe)
-    resumed = run is not None
-    if run is None:
-        run = Run.create(out, recipe, name=name)
-    start = restore(run, parts) if resumed else 0
-    stop = min(recipe.train.steps, max_steps or recipe.train.steps)
-    trainable = sum(parameter.numel() for parameter in parts.pair.parameters)
-    typer.echo(f"run {run.folder}: steps {start}..{stop}, {trainable:,} trainable parameters", err=True)
-    _train(recipe, run, parts, start=start, stop=stop)
-    reload = finish(recipe, run, parts)
+    with _memory(recipe):
+        parts = assemble(recipe, show=_fill_cache)
+        say = _say(parts)
+        if parts.stock.left_out:
+            say(f"left out: {worded(parts.stock.left_out)}")
+        resumed = run is not None
+        run = run or _create(recipe, parts, name=name, out=out)
+        if parts.accelerator.is_main_process:
+            settle_data(run, parts.stock.fingerprint, force=force)
+        start = restore(run, parts, say=say) if resumed else 0
+        if resumed and (changed := changed_versions(run)):
+            say(f"not to the bit the same run any more: {', '.join(changed)}")
+        stop = min(recipe.train.steps, max_steps or recipe.train.steps)
+        trainable = sum(parameter.numel() for parameter in parts.pair.parameters)
+        say(f"run {run.folder}: steps {start}..{stop}, {trainable:,} trainable parameters")
+        _train(recipe, run, parts, start=start, stop=stop)
+        if not parts.accelerator.is_main_process:
+            return
+        reload = finish(recipe, run, parts)
     if reload is not None:
-        typer.echo(
-            f"reload check: modules {reload.matched}/{reload.total}, max |delta| {reload.delta:.1e}", err=True
-        )
+        say(f"reload check: modules {reload.matched}/{reload.total}, max |delta| {reload.delta:.1e}")
     if stop < recipe.train.steps:
-        typer.echo(
-            f"stopped at step {stop} of {recipe.train.steps}; tdd distill --resume {run.folder}", err=True
-        )
+        say(f"stopped at step {stop} of {recipe.train.steps}; tdd distill --resume {run.folder}")
     typer.echo(str(run.folder))
-    typer.echo(f'try it: tdd sample "a fox" --run {run.folder}', err=True)
+    say(f'try it: tdd sample "a fox" --run {run.folder}')
+
+
+def _create(recipe: Recipe, parts: Assembled, *, name: str, out: Path | None) -> Run:
+    """A new run folder, made by one process for all."""
+    from accelerate.utils import broadcast_object_list
+
+    from tdd_cli.run import Run
+
+    made = [str(Run.create(out, recipe, name=name).folder) if parts.accelerator.is_main_process else ""]
+    return Run.open(broadcast_object_list(made)[0])
+
+
+def _say(parts: Assembled) -> Callable[[str], None]:
+    """Lines on stderr, from one process."""
+    return lambda text: typer.echo(text, err=True) if parts.accelerator.is_main_process else None
+
+
+@contextmanager
+def _memory(recipe: Recipe) -> Iterator[None]:
+    """Out of memory, said with what this recipe could change, what costs least first."""
+    from torch import OutOfMemoryError
+
+    from tdd_cli.training.remedies import remedies
+
+    try:
+        yield
+    except (OutOfMemoryError, MemoryError) as error:
+        first = (str(error).strip().splitlines() or ["no more is free"])[0]
+        hint = f"What costs least first:\n{remedies(recipe)}"
+        raise OutOfMemory(f"the device is out of memory: {first}", hint=hint) from None
+
+
+def _fill_cache(what: str, total: int, made: Iterator[int]) -> None:
+    """Make what is missing of a cache, showing how it goes; what is interrupted goes on where it stopped."""
+    from tdd_cli.progress import Meter
+
+    done = 0
+    with Meter(what, total) as meter:
+        for count in made:
+            done += count
+            meter.show(done, "")
 
 
 def _train(recipe: Recipe, run: Run, parts: Assembled, *, start: int, stop: int) -> None:
@@ -103,9 +166,12 @@ def _train(recipe: Recipe, run: Run, parts: Assembled, *, start: int, stop: int)
     from tdd_cli.training.conduct import conduct
 
     step = start
+    shown = parts.accelerator.is_main_process
     with Meter("step", stop, done=start) as meter, _signals() as caught:
         for report in conduct(recipe, run, parts, start=start, stop=stop, halt=lambda: bool(caught)):
             step = report.step
+            if not shown:
+                continue
             if report.note:
                 meter.show(step, report.note)
             if report.saved:

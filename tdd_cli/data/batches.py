@@ -2,54 +2,70 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 
-import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from tdd_cli.data.random import Use, generator_at, permutation
-from tdd_cli.data.sources import Source
+from tdd_cli.data.captions import CAPTIONS
+from tdd_cli.data.order import Order
+from tdd_cli.data.pictures import crop
+from tdd_cli.data.random import Use, generator_at
+from tdd_cli.data.rejects import Reject, tally, worded
+from tdd_cli.data.sources import Sample, Source
+from tdd_cli.errors import DataError
+
+Key = tuple[int, int, bool]
+"""(file, number in it, mirrored): what a picture's pixels depend on."""
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Pictures, captions, and what was cut away."""
+    """B samples: what is known of them so far (pixels, or from a cache x0), and what was cut away."""
 
-    pixels: Tensor  # [B, 3, R, R] in [-1, 1]
+    tensors: Mapping[str, Tensor]  # batch first: pixels [B, 3, H, W] in [-1, 1], or x0 [B, C, h, w], ...
     prompts: list[str]  # [B]
-    sizes: Tensor  # [B, 6] original height, width; crop top, left; target height, width (SDXL's ids)
-    keys: list[tuple[int, bool]]  # [B] (number of the picture in its source, mirrored): what pixels depend on
+    sizes: Tensor  # [B, 6] height, width of the picture; crop top, left; height, width of the crop
+    keys: list[Key] = field(default_factory=list)  # [B]
+    left_out: list[Reject] = field(default_factory=list)  # what could not be used in their places
+
+    def __len__(self) -> int:
+        return len(self.prompts)
 
 
-class Stream(Dataset[Batch]):
+class Pictures(Dataset[Batch]):
     """Rows 0, 1, 2, ... of an endless stream: epoch after epoch of a source, each in its own order."""
 
     def __init__(self, source: Source, *, resolution: int, flip: bool, seed: int) -> None:
         self.source, self.resolution, self.flip, self.seed = source, resolution, flip, seed
-        self._epoch, self._order = -1, torch.empty(0, dtype=torch.long)
+        self.order = Order(source, seed=seed)
 
     def __getitem__(self, row: int) -> Batch:
-        """Row `row` of the stream as a batch of one."""
+        """Row `row` of the stream as a batch of one; DataError where nothing can be used in its place."""
+        unit, index, sample, left_out = self._usable(row)
         generator = generator_at(self.seed, Use.SAMPLE, row)
-        index = self._index(row)
         mirror = self.flip and torch.rand((), generator=generator).item() < 0.5
-        pixels, size = crop(self.source.picture(index), self.resolution, mirror=mirror)
-        caption = self.source.caption(index, generator)
-        return Batch(pixels[None], [caption], size[None], [(index, mirror)])
+        pixels, size = crop(sample.image, (self.resolution, self.resolution), mirror=mirror)
+        caption = CAPTIONS[self.source.rule](sample.labels, generator)
+        return Batch({"pixels": pixels[None]}, [caption], size[None], [(unit, index, mirror)], left_out)
 
-    def _index(self, row: int) -> int:
-        """The number in the source of the stream's row."""
-        epoch, place = divmod(row, len(self.source))
-        if epoch != self._epoch:
-            self._epoch, self._order = epoch, permutation(len(self.source), self.seed, epoch)
-        return int(self._order[place])
+    def _usable(self, row: int) -> tuple[int, int, Sample, list[Reject]]:
+        left_out: list[Reject] = []
+        for unit, index in self.order.candidates(row):
+            try:
+                return unit, index, self.source.read(unit, index), left_out
+            except Reject as reject:
+                left_out.append(reject)
+        raise DataError(
+            f"{self.source.name}: {len(left_out):,} samples in a row cannot be used: "
+            f"{worded(tally(left_out))}; the first: {left_out[0]}",
+            hint="Check data.source, data.min_size, data.where and the columns.",
+        )
 
 
-def batches(stream: Stream, rows: Iterator[range], *, workers: int = 0) -> Iterator[Batch]:
+def batches(stream: Dataset[Batch], rows: Iterator[range], *, workers: int = 0) -> Iterator[Batch]:
     """One batch for each range of rows, decoded ahead by `workers` processes (0: here, when asked)."""
     loader = DataLoader(stream, batch_sampler=_Ranges(rows), num_workers=workers, collate_fn=collate)
     return iter(loader)
@@ -58,30 +74,12 @@ def batches(stream: Stream, rows: Iterator[range], *, workers: int = 0) -> Itera
 def collate(rows: list[Batch]) -> Batch:
     """Batches joined into one."""
     return Batch(
-        torch.cat([row.pixels for row in rows]),
+        {name: torch.cat([row.tensors[name] for row in rows]) for name in rows[0].tensors},
         [prompt for row in rows for prompt in row.prompts],
         torch.cat([row.sizes for row in rows]),
         [key for row in rows for key in row.keys],
+        [reject for row in rows for reject in row.left_out],
     )
-
-
-def crop(image: Image.Image, resolution: int, *, mirror: bool = False) -> tuple[Tensor, Tensor]:
-    """(pixels [3, R, R] in [-1, 1], sizes [6]) of the middle square, the shorter side resized to R.
-
-    The sizes are true to the crop made: where it begins is measured in the resized, mirrored picture.
-    """
-    width, height = image.size
-    scale = resolution / min(width, height)
-    wide, high = max(resolution, round(width * scale)), max(resolution, round(height * scale))
-    if (wide, high) != (width, height):
-        image = image.resize((wide, high), Image.Resampling.LANCZOS)
-    top, left = (high - resolution) // 2, (wide - resolution) // 2
-    image = image.crop((left, top, left + resolution, top + resolution))
-    if mirror:
-        image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-        left = wide - resolution - left
-    pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1).float() / 127.5 - 1
-    return pixels, torch.tensor([height, width, top, left, resolution, resolution], dtype=torch.float32)
 
 
 class _Ranges:

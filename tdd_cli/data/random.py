@@ -20,19 +20,23 @@ class Use(IntEnum):
     SAMPLE = 1  # caption and mirroring of one row
     NOISE = 2  # of one row
     STEP = 3  # times, targets and dropped prompts of one optimizer step
+    FILES = 4  # the order of a source's files in an epoch
+    SUBSTITUTE = 5  # what stands in for a row whose sample is left out
+    TEACHER = 6  # the noise from which the teacher draws a latent
+    CAPTION = 7  # the one caption of a cached picture
 
 
-def seed_at(seed: int, use: Use, index: int) -> int:
-    """A 63-bit seed for place `index` of one stream of the run."""
-    state = np.random.SeedSequence([seed, int(use), index]).generate_state(1, np.uint64)[0]
+def seed_at(seed: int, use: Use, *place: int) -> int:
+    """A 63-bit seed for a place (a number or several) of one stream of the run."""
+    state = np.random.SeedSequence([seed, int(use), *place]).generate_state(1, np.uint64)[0]
     return int(state >> np.uint64(1))
 
 
-def generator_at(seed: int, use: Use, index: int) -> Generator:
-    """A fresh CPU generator for place `index` of one stream of the run."""
-    return Generator("cpu").manual_seed(seed_at(seed, use, index))
+def generator_at(seed: int, use: Use, *place: int) -> Generator:
+    """A fresh CPU generator for a place of one stream of the run."""
+    return Generator("cpu").manual_seed(seed_at(seed, use, *place))
 
 
-def permutation(count: int, seed: int, epoch: int) -> Tensor:
-    """The order [count] in which an epoch visits the samples."""
-    return torch.randperm(count, generator=generator_at(seed, Use.ORDER, epoch))
+def permutation(count: int, seed: int, use: Use, *place: int) -> Tensor:
+    """An order [count] of `count` things."""
+    return torch.randperm(count, generator=generator_at(seed, use, *place))

@@ -15,7 +15,7 @@ from typing import Any
 
 from PIL import Image, UnidentifiedImageError
 
-from tdd_cli.data.sources import on_white
+from tdd_cli.data.pictures import on_white
 from tdd_cli.errors import DataError, MissingComponent
 from tdd_cli.evaluation.cache import cache_folder
 from tdd_cli.evaluation.protocol import EvalSet, Reference, text_hash

@@ -12,7 +12,8 @@ from pathlib import Path
 from PIL import Image
 from torch import Generator, Tensor
 
-from tdd_cli.data.sources import open_source
+from tdd_cli.data import tables
+from tdd_cli.data.sources import Columns
 from tdd_cli.errors import DataError, MissingComponent, TddError, UsageError
 from tdd_cli.evaluation import coco
 from tdd_cli.evaluation.cache import cache_folder
@@ -101,7 +102,7 @@ def folder(path: str, side: int | None) -> EvalSet:
     """All pictures of a folder with captions (metadata.csv or .jsonl), in the folder's order."""
     if not Path(path).is_dir():
         raise DataError(f"there is no folder {path}", hint="Give one with pictures and a metadata.csv.")
-    source = open_source(path)
+    source = tables.folder(Path(path), Columns())
     generator = Generator().manual_seed(0)
     texts = tuple(source.caption(i, generator) for i in range(len(source)))
     files = sorted(file for file in Path(path).rglob("*") if file.is_file())

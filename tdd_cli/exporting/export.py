@@ -22,6 +22,7 @@ from tdd_cli.families.base import Family
 from tdd_cli.families.loading import open_part
 from tdd_cli.families.lora import folded_state, load_lora
 from tdd_cli.families.reload import ROUNDING, Reload, compare, trial
+from tdd_cli.families.styles import fuse_style
 from tdd_cli.files import replacing, write_atomic
 from tdd_cli.pictures import save_png
 from tdd_cli.run import Inference
@@ -47,6 +48,8 @@ def open_student(
     scale, alpha: of an adapter; see `load_lora`.
     """
     family = load_family(inference.family, inference.model, config=inference.config)
+    for file, strength in inference.styles:
+        fuse_style(family, Path(file).expanduser(), strength)
     if inference.student == "full":
         family.net = open_part(weights, type(family.net).__name__, dtype=torch.float32)
         family.net.eval().requires_grad_(False)
@@ -129,6 +132,7 @@ def _of_model(inference: Inference, folder: Path, weights: Path) -> Inference:
         changes = {"model": weights.name, "config": CONFIG}
     if inference.guidance_mode == "post":
         changes["guidance"] = inference.teacher_guidance
+    changes["styles"] = ()  # they are in the weights
     return inference.model_copy(update=changes)
 
 

@@ -60,6 +60,9 @@ class Family(Protocol):
     def decode(self, x0: Tensor) -> Tensor:
         """Pixels [B, 3, H, W] in [-1, 1] of x0 [B, C, h, w]."""
 
+    def release(self, *, text: Sequence[str] | None = None) -> None:
+        """Free what encodes pictures; with `text`, what encodes prompts too, all but these ones."""
+
     def pipeline(self) -> Any:
         """A plain diffusers pipeline around the same modules."""
 

@@ -47,6 +47,7 @@ class LatentFamily:
         self.schedule: NoiseSchedule = _schedule(pipe.scheduler.config)
         self.truncated = 0  # prompts cut so far to the length the text encoder takes
         self._empty: Cond | None = None
+        self._known: dict[str, Cond] | None = None  # conditions by prompt, once the text encoders are gone
         for module in self._modules():
             module.eval().requires_grad_(False)
 
@@ -103,6 +104,8 @@ class LatentFamily:
 
     def encode_prompts(self, prompts: Sequence[str], sizes: Tensor | None = None) -> Cond:
         """The condition of B prompts; see the family for its keys."""
+        if self._known is not None:
+            return self._recall(prompts, sizes)
         self._count_truncated(prompts)
         with torch.no_grad(), quiet():
             return self._encode(list(prompts), sizes)
@@ -122,6 +125,20 @@ class LatentFamily:
         pred: Tensor = net(x_t.to(dtype), time, **self._inputs(cond, dtype), return_dict=False)[0]
         return pred.float()
 
+    def release(self, *, text: Sequence[str] | None = None) -> None:
+        """Free the memory of the VAE's encoder, and with `text` of the text encoders.
+
+        text: the prompts that can still be encoded afterwards. Pictures cannot, and can still be decoded.
+        """
+        self.vae.encoder = None
+        if text is not None:
+            known = {prompt: self.encode_prompts([prompt]) for prompt in {*text, ""}}
+            self.null(known[""])
+            self._known = known
+            for name in self.parts.models:
+                if name.startswith("text_encoder"):
+                    setattr(self.pipe, name, None)
+
     # --- what a family's own file says ---
 
     def _encode(self, prompts: list[str], sizes: Tensor | None) -> Cond:
@@ -138,6 +155,15 @@ class LatentFamily:
         return {}
 
     # --- plumbing ---
+
+    def _recall(self, prompts: Sequence[str], sizes: Tensor | None) -> Cond:
+        """The conditions of prompts encoded before the text encoders were released."""
+        assert self._known is not None
+        found = [self._known[prompt] for prompt in prompts]
+        cond = {key: torch.cat([one[key] for one in found]) for key in found[0]}
+        if "sizes" in cond and sizes is not None:
+            cond["sizes"] = sizes.to(cond["sizes"])
+        return cond
 
     def _modules(self) -> Iterator[nn.Module]:
         yield self.net

@@ -22,6 +22,7 @@ ROUNDING = {torch.float32: 1e-4, torch.float16: 1e-2, torch.bfloat16: 5e-2}
 """How far two predictions may lie apart, over the largest value, when weights are kept in these: matrix
 kernels round by where in memory a weight lies, and 16 bits round every weight."""
 
+TRIAL_PROMPT = "a fox"
 SIDE = 256  # pixels, at most: the check needs every weight, not every pixel
 
 
@@ -79,7 +80,7 @@ def trial(family: Family) -> Forward:
     device = family.schedule.alpha.device
     x_t = ImageNoise([0]).draw(family.latent_shape(height, width), device)
     t = torch.tensor([500], device=device)
-    cond = family.encode_prompts(["a fox"], uncropped(height, width, 1))
+    cond = family.encode_prompts([TRIAL_PROMPT], uncropped(height, width, 1))
 
     def forward(net: nn.Module) -> Tensor:
         return family.denoise(x_t, t, cond, net=net)

@@ -4,24 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import timedelta
 from functools import partial
+from pathlib import Path
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import InitProcessGroupKwargs
 
 from tdd_cli.core.loss import LOSSES
 from tdd_cli.core.targets import TARGETS
 from tdd_cli.core.times import solver_grid
-from tdd_cli.data.batches import Stream
-from tdd_cli.data.sources import open_source
 from tdd_cli.errors import RecipeError
 from tdd_cli.families import load_family
 from tdd_cli.families.base import Family
+from tdd_cli.families.reload import TRIAL_PROMPT
+from tdd_cli.families.styles import fuse_style
 from tdd_cli.recipe import LoraStudent, Recipe
-from tdd_cli.training.encode import CACHES
+from tdd_cli.training.encode import checked
 from tdd_cli.training.loop import Method, Shares, Step, learning_rate, train
 from tdd_cli.training.precision import precision
+from tdd_cli.training.stock import Show, Stock, drain, open_raw, open_stock
 from tdd_cli.training.student import Pair, full_pair, lora_pair
+
+PATIENCE = timedelta(hours=6)  # of processes that wait for another's previews, or its part of a cache
 
 
 @dataclass(frozen=True)
@@ -32,18 +38,20 @@ class Assembled:
     pair: Pair
     accelerator: Accelerator
     optimizer: torch.optim.Optimizer
+    stock: Stock
     steps: Callable[..., Iterator[Step]]  # (start=, steps=) -> the training loop
 
 
-def assemble(recipe: Recipe) -> Assembled:
-    """Load the model, open the data, put the student on: everything that can fail before a run begins."""
+def assemble(recipe: Recipe, *, show: Show = drain) -> Assembled:
+    """Open the data, load the model, fill the cache, put the student on: all that can fail before a run.
+
+    show  draws the making of a cache to its end, and may say how it goes
+    """
     settings = recipe.train
     mixed, dtype = precision(settings.precision)
-    accelerator = Accelerator(mixed_precision=mixed)
-    source = open_source(
-        **recipe.data.model_dump(include={"source", "split", "image_column", "caption_column"})
-    )
-    stream = Stream(source, resolution=recipe.data.resolution, flip=recipe.data.flip, seed=settings.seed)
+    patience = InitProcessGroupKwargs(timeout=PATIENCE)
+    accelerator = Accelerator(mixed_precision=mixed, kwargs_handlers=[patience])
+    raw = open_raw(recipe.data, settings.seed)
     lora = isinstance(recipe.student, LoraStudent)
     family = load_family(
         recipe.model.family,
@@ -52,6 +60,21 @@ def assemble(recipe: Recipe) -> Assembled:
         device=accelerator.device,
         config=recipe.model.config,
     )
+    for file, scale in recipe.model.styles:
+        fuse_style(family, Path(file).expanduser(), scale)
+    stock = open_stock(
+        raw,
+        recipe,
+        family,
+        show=show,
+        process=accelerator.process_index,
+        processes=accelerator.num_processes,
+        wait=accelerator.wait_for_everyone,
+    )
+    encode = checked(stock.encode(family))
+    if recipe.data.cache in ("latents", "all"):
+        needed = [*recipe.preview.prompts, TRIAL_PROMPT] if recipe.data.cache == "all" else None
+        family.release(text=needed)
     pair = make_pair(recipe, family)
     if settings.gradient_checkpointing:
         family.net.enable_gradient_checkpointing()  # type: ignore[operator]
@@ -65,10 +88,10 @@ def assemble(recipe: Recipe) -> Assembled:
         family,
         pair,
         make_method(recipe),
-        stream,
+        stock.stream,
         optimizer,
         accelerator,
-        encode=CACHES[recipe.data.cache](family),
+        encode=encode,
         shares=make_shares(settings.global_batch, settings.device_batch, accelerator),
         lr_at=learning_rate(
             settings.lr, warmup=settings.warmup, steps=settings.steps, schedule=settings.lr_schedule
@@ -77,7 +100,7 @@ def assemble(recipe: Recipe) -> Assembled:
         seed=settings.seed,
         workers=recipe.data.workers,
     )
-    return Assembled(family, pair, accelerator, optimizer, steps)
+    return Assembled(family, pair, accelerator, optimizer, stock, steps)
 
 
 def make_method(recipe: Recipe) -> Method:

@@ -54,20 +54,28 @@ def load(
 
 def latest(folder: Path) -> Path | None:
     """The newest complete checkpoint of a run, None if there is none."""
-    return max(found, default=None, key=lambda path: path.name) if (found := list_all(folder)) else None
+    return found[-1] if (found := list_all(folder)) else None
 
 
 def list_all(folder: Path) -> list[Path]:
     """All complete checkpoints, oldest first."""
     if not folder.is_dir():
         return []
-    return sorted(path for path in folder.iterdir() if _NAME.fullmatch(path.name))
+    return sorted((path for path in folder.iterdir() if _NAME.fullmatch(path.name)), key=step_of)
 
 
-def prune(folder: Path, keep: int) -> None:
-    """Remove all but the newest `keep` checkpoints."""
+def prune(folder: Path, keep: int, *, milestones: int = 0) -> None:
+    """Remove all but the newest `keep` checkpoints and those of every `milestones` steps (0: none)."""
     for old in list_all(folder)[:-keep]:
-        shutil.rmtree(old)
+        if not milestones or step_of(old) % milestones:
+            shutil.rmtree(old)
+
+
+def step_of(checkpoint: Path) -> int:
+    """The steps a checkpoint has done, by its name."""
+    found = _NAME.fullmatch(checkpoint.name)
+    assert found
+    return int(found[1])
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import json
-import math
-import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from accelerate import Accelerator
 
-from tdd_cli.errors import TddError
+from tdd_cli.errors import TddError, UsageError
 from tdd_cli.families.lora import bare_copy, save_lora
 from tdd_cli.families.reload import Reload, check_saved, trial
 from tdd_cli.files import replacing, write_atomic
@@ -21,11 +21,10 @@ from tdd_cli.recipe import LoraStudent, Recipe
 from tdd_cli.run import Inference, Run
 from tdd_cli.training import checkpoint
 from tdd_cli.training.assemble import Assembled
-from tdd_cli.training.loop import Step
+from tdd_cli.training.log import Log
 from tdd_cli.training.preview import Previews
 
 FLUSH = 10  # steps between two looks at the losses, which wait on the device until then
-EMA = 0.98  # of the loss, per step
 
 
 @dataclass(frozen=True)
@@ -44,49 +43,88 @@ def conduct(
 
     Where `halt()` turns true, the state is saved after the step under way, and nothing more is done.
     """
-    log = Log(run, batch=recipe.train.global_batch)
-    previews = (
-        make_previews(recipe, parts) if recipe.preview.prompts and parts.accelerator.is_main_process else None
+    main = parts.accelerator.is_main_process
+    log = Log(
+        run, parts.accelerator, batch=recipe.train.global_batch, max_bad_steps=recipe.train.max_bad_steps
     )
+    previews = None
+    if recipe.preview.prompts and main:
+        with bare_network(parts):
+            previews = make_previews(recipe, parts)
     for done in parts.steps(start=start, steps=stop):
         log.add(done)
-        halted = halt()
+        halted = agreed(halt(), done.step, parts.accelerator)
         due = done.step % recipe.checkpoint.every == 0 or done.step == stop or halted
-        note = log.flush(run.checkpoints) if due or done.step % FLUSH == 0 else None
+        note = log.flush() if due or done.step % FLUSH == 0 else None
         yield Report(done.step, note)
-        if due and parts.accelerator.is_main_process:
-            yield Report(done.step, saved=save_checkpoint(run, parts, done.step, keep=recipe.checkpoint.keep))
+        if due and main:
+            keep, every = recipe.checkpoint.keep, recipe.checkpoint.keep_every
+            path = save_checkpoint(run, parts, done.step, keep=keep, milestones=every)
+            yield Report(done.step, saved=path)
         if halted:
             return
         every = recipe.preview.every
         if previews and (done.step == stop or (every and done.step % every == 0)):
             path = run.samples / f"step-{done.step:06d}.png"
-            parts.family.net.eval()
-            save_png(previews.draw(done.step), path)
-            parts.family.net.train()
+            with bare_network(parts):
+                save_png(previews.draw(done.step), path)
             yield Report(done.step, saved=path)
 
 
-def save_checkpoint(run: Run, parts: Assembled, step: int, *, keep: int) -> Path:
-    """Write a checkpoint of `step` and remove those beyond the newest `keep`."""
+@contextmanager
+def bare_network(parts: Assembled) -> Iterator[None]:
+    """Within it the family's network lacks its distributed wrapper, whose calls are for all processes."""
+    family, wrapped = parts.family, parts.family.net
+    family.net = parts.accelerator.unwrap_model(wrapped)
+    family.net.eval()
+    try:
+        yield
+    finally:
+        family.net.train()
+        family.net = wrapped
+
+
+def agreed(halt: bool, step: int, accelerator: Accelerator) -> bool:
+    """Whether to stop: with several processes all after the same step, where one of them was told to."""
+    if accelerator.num_processes == 1:
+        return halt
+    if step % FLUSH:
+        return False
+    told = torch.tensor(float(halt), device=accelerator.device)
+    return bool(accelerator.reduce(told, "sum") > 0)
+
+
+def save_checkpoint(run: Run, parts: Assembled, step: int, *, keep: int, milestones: int = 0) -> Path:
+    """Write a checkpoint of `step`; of the others the newest `keep` and the milestones stay."""
     scaler = parts.accelerator.scaler
     extra = {"scaler": scaler.state_dict()} if scaler is not None else {}
     path = checkpoint.save(run.checkpoints, step, parts.pair.state(), parts.optimizer, extra)
-    checkpoint.prune(run.checkpoints, keep)
+    checkpoint.prune(run.checkpoints, keep, milestones=milestones)
     return path
 
 
-def restore(run: Run, parts: Assembled) -> int:
-    """Put the newest checkpoint back and cut the log to it; the steps it has done, 0 without one."""
-    newest = checkpoint.latest(run.checkpoints)
+def restore(run: Run, parts: Assembled, *, say: Callable[[str], None] = lambda text: None) -> int:
+    """Put the newest checkpoint back and cut the log to it; the steps it has done, 0 without one.
+
+    One that cannot be read is left aside, which is said, and the one before is taken.
+    """
+    found = None
+    for path in reversed(checkpoint.list_all(run.checkpoints)):
+        try:
+            found = checkpoint.load(path, parts.optimizer)
+            break
+        except UsageError as error:
+            say(f"{error.message}; trying the one before")
     step = 0
-    if newest is not None:
-        step, student, extra = checkpoint.load(newest, parts.optimizer)
+    if found is not None:
+        step, student, extra = found
         parts.pair.load_state(student)
         if "scaler" in extra and parts.accelerator.scaler is not None:
             parts.accelerator.scaler.load_state_dict(extra["scaler"])
-    kept = [record for record in run.records() if record["step"] <= step]
-    write_atomic(run.log_file, "".join(json.dumps(record) + "\n" for record in kept))
+    if parts.accelerator.is_main_process:
+        kept = [record for record in run.records() if record["step"] <= step]
+        write_atomic(run.log_file, "".join(json.dumps(record) + "\n" for record in kept))
+    parts.accelerator.wait_for_everyone()
     return step
 
 
@@ -131,37 +169,3 @@ def make_previews(recipe: Recipe, parts: Assembled) -> Previews:
         sampling=Sampling.of(Inference.of(recipe)),
         teacher_guidance=recipe.teacher.guidance,
     )
-
-
-class Log:
-    """log.jsonl: one record a step, written when the losses are looked at."""
-
-    def __init__(self, run: Run, *, batch: int) -> None:
-        self.run, self.batch = run, batch
-        self.waiting: list[Step] = []
-        last = list(run.records())[-1:]
-        self.ema: float | None = last[0]["loss_ema"] if last else None
-        self.since = time.perf_counter()
-
-    def add(self, step: Step) -> None:
-        """Keep a step until the next look."""
-        self.waiting.append(step)
-
-    def flush(self, checkpoints: Path) -> str:
-        """Write the records of the steps waiting; a short note. TddError if a loss is not finite."""
-        losses = torch.stack([step.loss for step in self.waiting]).tolist()
-        norms = torch.stack([step.grad_norm for step in self.waiting]).tolist()
-        now = time.perf_counter()
-        rate = self.batch * len(self.waiting) / (now - self.since)
-        for step, loss, norm in zip(self.waiting, losses, norms, strict=True):
-            if not math.isfinite(loss):
-                raise TddError(
-                    f"the loss is {loss} at step {step.step}",
-                    hint="Lower train.lr, or use precision bf16 or fp32. "
-                    f"Last good state: {checkpoint.latest(checkpoints)}",
-                )
-            self.ema = loss if self.ema is None else EMA * self.ema + (1 - EMA) * loss
-            record = {"step": step.step, "loss": loss, "loss_ema": self.ema, "grad_norm": norm, "lr": step.lr}
-            self.run.log({**record, "images_per_s": round(rate, 2)})
-        self.waiting, self.since = [], now
-        return f"loss {self.ema:.4f}  {rate:.1f} images/s"

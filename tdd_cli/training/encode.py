@@ -1,4 +1,4 @@
-"""Pictures to latents during training, each picture encoded once where the recipe says so."""
+"""From a batch to what the networks take, (x0, condition): encoded now, or once, or before training began."""
 
 from __future__ import annotations
 
@@ -7,30 +7,81 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from tdd_cli.data.batches import Batch
-from tdd_cli.families.base import Family
+from tdd_cli.data.batches import Batch, Key
+from tdd_cli.families.base import Cond, Family
+from tdd_cli.training.prepare import COND, check_latents
+
+Encode = Callable[[Batch], tuple[Tensor, Cond]]
+"""(x0 [B, C, h, w], the condition of B samples) of a batch, on the network's device."""
 
 
-def every_time(family: Family) -> Callable[[Batch], Tensor]:
-    """x0 [B, C, h, w] of a batch, encoded anew: needs no memory, costs one pass of the VAE a step."""
-    return lambda batch: family.encode_images(batch.pixels)
+def from_pixels(family: Family) -> Encode:
+    """Both encoders, anew each time: needs no memory, costs one pass of each a step."""
+    return lambda batch: (family.encode_images(batch.tensors["pixels"]), _cond(family, batch))
 
 
-def once(family: Family) -> Callable[[Batch], Tensor]:
-    """x0 of a batch; a picture (or its mirror image) seen before is not encoded again.
+def once(family: Family) -> Encode:
+    """A picture (or its mirror image) seen before is not encoded again.
 
     Kept in memory on the CPU: 4 kB for a 64-pixel picture, 256 kB at 1024 pixels.
     """
-    kept: dict[tuple[int, bool], Tensor] = {}
+    kept: dict[Key, Tensor] = {}
 
-    def encode(batch: Batch) -> Tensor:
+    def encode(batch: Batch) -> tuple[Tensor, Cond]:
         new = [i for i, key in enumerate(batch.keys) if key not in kept]
         if new:
-            for i, x0 in zip(new, family.encode_images(batch.pixels[new]).cpu(), strict=True):
+            pixels = batch.tensors["pixels"][new]
+            for i, x0 in zip(new, family.encode_images(pixels).cpu(), strict=True):
                 kept[batch.keys[i]] = x0.clone()
-        return torch.stack([kept[key] for key in batch.keys]).to(family.schedule.alpha.device)
+        x0 = torch.stack([kept[key] for key in batch.keys])
+        return x0.to(family.schedule.alpha.device, non_blocking=True), _cond(family, batch)
 
     return encode
 
 
-CACHES: dict[str, Callable[[Family], Callable[[Batch], Tensor]]] = {"none": every_time, "memory": once}
+def from_latents(family: Family) -> Encode:
+    """x0 out of the cache; captions through the text encoders."""
+    device = family.schedule.alpha.device
+    return lambda batch: (batch.tensors["x0"].to(device, non_blocking=True), _cond(family, batch))
+
+
+def from_cache(family: Family) -> Encode:
+    """x0 and what the text encoders made of the caption out of the cache: no encoder is needed."""
+    device = family.schedule.alpha.device
+    sized = "sizes" in family.encode_prompts([""])
+
+    def encode(batch: Batch) -> tuple[Tensor, Cond]:
+        tensors = {name: value.to(device, non_blocking=True) for name, value in batch.tensors.items()}
+        x0 = tensors.pop("x0")
+        cond = {name.removeprefix(COND): value for name, value in tensors.items()}
+        return x0, {**cond, **({"sizes": batch.sizes.to(device)} if sized else {})}
+
+    return encode
+
+
+def checked(encode: Encode) -> Encode:
+    """The same; the first batch is looked at, so that a VAE that overflows ends the run before it begins."""
+    unseen = True
+
+    def first_checked(batch: Batch) -> tuple[Tensor, Cond]:
+        nonlocal unseen
+        x0, cond = encode(batch)
+        if unseen:
+            check_latents(x0)
+            unseen = False
+        return x0, cond
+
+    return first_checked
+
+
+def _cond(family: Family, batch: Batch) -> Cond:
+    return family.encode_prompts(batch.prompts, batch.sizes)
+
+
+ENCODERS: dict[str, Callable[[Family], Encode]] = {
+    "none": from_pixels,
+    "memory": once,
+    "latents": from_latents,
+    "all": from_cache,
+}
+"""By the recipe's data.cache."""

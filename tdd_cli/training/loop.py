@@ -6,18 +6,21 @@ import math
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from accelerate import Accelerator
 from torch import Tensor
+from torch.utils.data import Dataset
 
 from tdd_cli.core.guidance import drop_text, guided
 from tdd_cli.core.loss import Distance, distillation_loss
 from tdd_cli.core.targets import Selector
-from tdd_cli.data.batches import Batch, Stream, batches
+from tdd_cli.data.batches import Batch, batches
+from tdd_cli.data.rejects import Reject
 from tdd_cli.families.base import Family
 from tdd_cli.training.draws import Draws, draw_step
+from tdd_cli.training.encode import Encode
 from tdd_cli.training.student import Pair
 
 
@@ -27,8 +30,9 @@ class Step:
 
     step: int  # steps done so far, this one included
     loss: Tensor  # scalar, mean over this process's samples
-    grad_norm: Tensor  # scalar, before clipping
+    grad_norm: Tensor  # scalar, before clipping; where it is not finite, the update was skipped
     lr: float
+    left_out: list[Reject]  # samples of this process that could not be used; others stood in
 
 
 @dataclass(frozen=True)
@@ -65,11 +69,11 @@ def train(
     family: Family,
     pair: Pair,
     method: Method,
-    stream: Stream,
+    stream: Dataset[Batch],
     optimizer: torch.optim.Optimizer,
     accelerator: Accelerator,
     *,
-    encode: Callable[[Batch], Tensor],
+    encode: Encode,
     shares: Shares,
     lr_at: Callable[[int], float],
     grad_clip: float,
@@ -80,7 +84,7 @@ def train(
 ) -> Iterator[Step]:
     """Yields after every optimizer step from `start` to `steps`.
 
-    `encode` gives a batch's x0, `lr_at` the learning rate of the n-th step (n from 0).
+    `encode` gives a batch's x0 and condition, `lr_at` the learning rate of the n-th step (n from 0).
     """
     parts = shares.parts()
     rows = (_rows(step, shares.batch, part) for step in range(start, steps) for part in parts)
@@ -92,16 +96,18 @@ def train(
         lr = lr_at(step)
         for group in optimizer.param_groups:
             group["lr"] = lr
-        losses = []
+        losses, left_out = [], []
         for last, part in _flag_last(parts):
+            batch = next(stock)
             with nullcontext() if last else accelerator.no_sync(family.net):
-                loss = micro_loss(family, pair, method, next(stock), draws.part(part), encode)
+                loss = micro_loss(family, pair, method, batch, draws.part(part), encode)
                 accelerator.backward(loss / len(parts))
             losses.append(loss.detach())
+            left_out += batch.left_out
         grad_norm = accelerator.clip_grad_norm_(pair.parameters, grad_clip)
-        optimizer.step()
+        update(optimizer, grad_norm, scaled=accelerator.scaler is not None)
         optimizer.zero_grad()
-        yield Step(step + 1, torch.stack(losses).mean(), grad_norm, lr)
+        yield Step(step + 1, torch.stack(losses).mean(), grad_norm, lr, left_out)
 
 
 def micro_loss(
@@ -110,11 +116,10 @@ def micro_loss(
     method: Method,
     batch: Batch,
     draws: Draws,
-    encode: Callable[[Batch], Tensor],
+    encode: Encode,
 ) -> Tensor:
     """The loss of one forward pass, a scalar: encode, drop prompts, distillation step."""
-    x0 = encode(batch)
-    cond = family.encode_prompts(batch.prompts, batch.sizes)
+    x0, cond = encode(batch)
     null = family.null(cond)
     cond, kept = drop_text(cond, null, draws.keep)
     noise = draws.noise(tuple(x0.shape[1:])).to(x0.device)
@@ -130,6 +135,24 @@ def micro_loss(
         s,
         method.distance,
     )
+
+
+def update(optimizer: torch.optim.Optimizer, grad_norm: Tensor, *, scaled: bool) -> None:
+    """Step, unless the gradient is not finite: then parameters and the optimizer's state stay as they are.
+
+    A loss that is not finite makes the gradient so, on every process. torch's own optimizers are told on the
+    device, so that nothing waits for the answer; with others the host waits. A gradient scaler (`scaled`)
+    does the same by itself.
+    """
+    inner: Any = getattr(optimizer, "optimizer", optimizer)  # accelerate wraps it
+    if scaled:
+        optimizer.step()
+    elif getattr(inner, "_step_supports_amp_scaling", False):
+        inner.found_inf = (~torch.isfinite(grad_norm)).float()
+        optimizer.step()
+        del inner.found_inf
+    elif torch.isfinite(grad_norm):
+        optimizer.step()
 
 
 def learning_rate(

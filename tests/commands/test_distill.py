@@ -59,6 +59,20 @@ def test_max_steps_stops_early_and_resume_finishes(tiny_folders, tmp_path):
     assert steps(run) == [1, 2, 3, 4]
 
 
+def test_a_run_goes_on_by_itself_and_with_another_recipe_only_by_force(tiny_folders, tmp_path):
+    words = (*settings(tiny_folders["sdxl"]), "--out", tmp_path / "run", "--resume", "auto")
+    assert call(*words, "--max-steps", 1).exit_code == 0
+    assert call(*words, "--max-steps", 2).exit_code == 0
+    assert steps(tmp_path / "run") == [1, 2]
+    refused = call(*words, "--set", "train.lr=1e-9")
+    assert isinstance(refused.exception, UsageError)
+    assert "1e-09 asked for" in refused.exception.message
+    assert call(*words, "--set", "train.lr=1e-9", "--force").exit_code == 0
+    lines = (tmp_path / "run" / "log.jsonl").read_text().splitlines()
+    assert [json.loads(line)["lr"] == 1e-9 for line in lines[:2]] == [False, False]
+    assert json.loads(lines[-1])["lr"] < 1e-9
+
+
 def test_resuming_a_finished_run_changes_nothing(tiny_folders, tmp_path):
     run = tmp_path / "run"
     call(*settings(tiny_folders["sdxl"]), "--out", run)
@@ -82,7 +96,7 @@ def test_the_seed_option_is_the_recipes_seed(tiny_folders, tmp_path):
         (["--set", "lora.rnak=4"], RecipeError, "did you mean 'student.rank'"),
         (["--set", "train.steps=many"], RecipeError, "train.steps must be an integer >= 1"),
         (["--resume", "absent"], UsageError, "absent does not exist"),
-        (["--resume", "absent", "-r", "emoji-pcm"], UsageError, "--resume takes everything from the run"),
+        (["--resume", "absent", "--out", "other"], UsageError, "--resume names the run folder"),
         (["--set", "data.source=./absent"], DataError, "neither a folder"),
         (["--set", "data.source=absent.parquet"], DataError, "there is no file absent.parquet"),
         (["--set", "model.path=./absent"], UsageError, "no model at ./absent"),

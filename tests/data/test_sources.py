@@ -1,7 +1,13 @@
-"""Sources: folders, parquet files and the bundled emoji; and each way of having nothing to train on."""
+"""Sources: folders, parquet files, tars and the bundled emoji; and each way of having nothing to train on."""
 
+import functools
+import http.server
 import io
 import json
+import os
+import pickle
+import tarfile
+import threading
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -9,7 +15,13 @@ import pytest
 import torch
 from PIL import Image
 
-from tdd_cli.data.sources import on_white, open_source
+from tdd_cli.data.captions import CAPTIONS
+from tdd_cli.data.filters import parse
+from tdd_cli.data.paths import expand
+from tdd_cli.data.pictures import on_white
+from tdd_cli.data.rejects import Reject
+from tdd_cli.data.shards import contents
+from tdd_cli.data.sources import Columns, open_source
 from tdd_cli.errors import DataError, MissingComponent
 
 GENERATOR = torch.Generator().manual_seed(0)
@@ -17,14 +29,15 @@ GENERATOR = torch.Generator().manual_seed(0)
 
 @pytest.fixture(autouse=True)
 def offline(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
     monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", True)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
 
 
-def png(colour="red", mode="RGB"):
+def png(colour="red", mode="RGB", size=(16, 12)):
     file = io.BytesIO()
-    Image.new(mode, (16, 12), colour).save(file, "PNG")
+    Image.new(mode, size, colour).save(file, "PNG")
     return file.getvalue()
 
 
@@ -37,26 +50,103 @@ def folder(path, pictures):
     return path
 
 
+def tar(path, members):
+    with tarfile.open(path, "w") as file:
+        for name, content in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            file.addfile(info, io.BytesIO(content))
+    return path
+
+
+def shard(path, *keys, start=0):
+    members = {}
+    for i, key in enumerate(keys, start):
+        members |= {f"{key}.png": png((i, 0, 0)), f"{key}.txt": f"number {i}".encode()}
+    return tar(path, members)
+
+
+def caption(source, unit, index):
+    return CAPTIONS[source.rule](source.read(unit, index).labels, GENERATOR)
+
+
+def reason(source, index, unit=0):
+    with pytest.raises(Reject) as rejected:
+        source.read(unit, index)
+    return rejected.value.reason
+
+
 def test_an_image_folder(tmp_path):
     source = open_source(str(folder(tmp_path / "pictures", {"a.png": png(), "b.png": png("blue")})))
-    assert len(source) == 2
-    assert source.picture(1).getpixel((0, 0)) == (0, 0, 255)
-    assert source.caption(0, GENERATOR) == "a picture called a.png"
+    assert source.count(0) == 2
+    assert source.read(0, 1).image.getpixel((0, 0)) == (0, 0, 255)
+    assert caption(source, 0, 0) == "a picture called a.png"
+
+
+def test_a_folder_with_captions_beside_the_pictures(tmp_path):
+    (tmp_path / "deep").mkdir()
+    (tmp_path / "a.png").write_bytes(png())
+    (tmp_path / "a.txt").write_text("a red rectangle\n")
+    (tmp_path / "deep" / "b.png").write_bytes(png("blue"))
+    (tmp_path / "deep" / "c.png").write_bytes(png("blue"))
+    (tmp_path / "deep" / "c.txt").write_bytes(b"caf\xe9")
+    source = open_source(str(tmp_path))
+    assert source.count(0) == 3
+    assert caption(source, 0, 0) == "a red rectangle"
+    assert [reason(source, 1), reason(source, 2)] == ["no caption", "unreadable caption"]
 
 
 def test_a_parquet_file_with_its_own_column_names(tmp_path):
     path = tmp_path / "data.parquet"
     pq.write_table(pa.table({"jpg": [png(), png()], "words": ["one", "two"]}), path)
-    source = open_source(str(path), image_column="jpg", caption_column="words")
-    assert source.picture(0).size == (16, 12)
-    assert source.caption(1, GENERATOR) == "two"
+    source = open_source(str(path), Columns(image="jpg", caption="words"))
+    assert source.read(0, 0).image.size == (16, 12)
+    assert caption(source, 0, 1) == "two"
+
+
+def test_several_parquet_files_and_several_captions(tmp_path):
+    for i in range(3):
+        pq.write_table(
+            pa.table({"image": [png()], "text": [[f"one {i}", f"other {i}"]]}), tmp_path / f"p-{i:02}.parquet"
+        )
+    source = open_source(str(tmp_path / "p-{00..02}.parquet"))
+    assert source.count(0) == 3
+    assert {caption(source, 0, 1) for _ in range(30)} == {"one 1", "other 1"}
+    first = open_source(str(tmp_path / "p-*.parquet"), Columns(choice="first"))
+    assert {caption(first, 0, 1) for _ in range(10)} == {"one 1"}
+
+
+def test_thresholds_leave_out_and_count(tmp_path):
+    path = tmp_path / "data.parquet"
+    table = {"image": [png()] * 4, "text": list("abcd"), "score": [5.0, 6.0, None, 7.0], "mark": [0, 0, 0, 1]}
+    pq.write_table(pa.table(table), path)
+    source = open_source(str(path), Columns(where=parse(["score > 5.5", "mark<0.5"])))
+    assert [caption(source, 0, i) for i in range(source.count(0))] == ["b"]
+    assert source.left_out == {"filtered": 3}
+    with pytest.raises(DataError, match="none of 4 pictures passes"):
+        open_source(str(path), Columns(where=parse(["score > 9"])))
+    with pytest.raises(DataError, match="no column 'beauty'"):
+        open_source(str(path), Columns(where=parse(["beauty > 9"])))
+
+
+@pytest.mark.parametrize("text", ["score", "score = 5", "> 5", "score > high", "score > "])
+def test_what_is_no_threshold_is_refused(text):
+    with pytest.raises(ValueError, match="like|is not a number"):
+        parse([text])
+
+
+def test_small_pictures_are_left_out(tmp_path):
+    pictures = {"a.png": png(size=(40, 20)), "b.png": png(size=(40, 40))}
+    source = open_source(str(folder(tmp_path / "pictures", pictures)), Columns(min_size=30))
+    assert reason(source, 0) == "too small"
+    assert source.read(0, 1).image.size == (40, 40)
 
 
 def test_the_bundled_emoji():
     source = open_source("bundled:emoji")
-    assert len(source) > 2000
-    assert source.picture(0).size == (64, 64)
-    assert {source.caption(0, GENERATOR) for _ in range(50)} >= {source.caption(0, GENERATOR)}
+    assert source.count(0) > 2000
+    assert source.read(0, 0).image.size == (64, 64)
+    assert len({caption(source, 0, 0) for _ in range(50)}) > 3
 
 
 def test_transparency_is_laid_on_white():
@@ -64,18 +154,115 @@ def test_transparency_is_laid_on_white():
     assert on_white(Image.new("L", (2, 2), 7)).getpixel((0, 0)) == (7, 7, 7)
 
 
-def test_an_unreadable_picture_is_named(tmp_path):
-    source = open_source(str(folder(tmp_path / "pictures", {"a.png": png(), "b.png": b"not a picture"})))
-    assert source.picture(0)
-    with pytest.raises(DataError, match=r"b\.png: the picture cannot be read"):
-        source.picture(1)
+@pytest.mark.parametrize("content", [b"not a picture", b"", png()[:10], png()[:40], png()[:50]])
+def test_an_unreadable_picture_costs_one_sample_and_is_named(tmp_path, content):
+    source = open_source(str(folder(tmp_path / "pictures", {"a.png": png(), "b.png": content})))
+    assert source.read(0, 0)
+    with pytest.raises(Reject, match=r"b\.png: (unreadable|no) picture"):
+        source.read(0, 1)
 
 
-@pytest.mark.parametrize("end", [10, 40, 50])
-def test_a_truncated_picture_is_named(tmp_path, end):
-    source = open_source(str(folder(tmp_path / "pictures", {"a.png": png()[:end]})))
-    with pytest.raises(DataError, match=r"a\.png"):
-        source.picture(0)
+# --- tars ---
+
+
+def test_tars_by_path_star_braces_and_folder(tmp_path):
+    for i in range(3):
+        shard(tmp_path / f"s-{i:03}.tar", "a", "b", start=10 * i)
+    for name in ("s-*.tar", "s-{000..002}.tar", "s-{000,001,002}.tar", ""):
+        source = open_source(str(tmp_path / name))
+        assert [source.count(unit) for unit in range(source.units)] == [2, 2, 2]
+        assert caption(source, 2, 1) == "number 21"
+        assert source.read(2, 1).image.getpixel((0, 0)) == (21, 0, 0)
+    assert open_source(str(tmp_path / "s-001.tar")).units == 1
+
+
+def test_a_tars_samples_take_captions_and_scores_from_json(tmp_path):
+    metadata = [{"caption": "good", "title": "t", "aesthetic": 6}, {"caption": "bad", "aesthetic": 5}]
+    members = {}
+    for i, values in enumerate(metadata):
+        members |= {f"deep/{i}.jpg": png(), f"deep/{i}.json": json.dumps(values).encode()}
+    path = str(tar(tmp_path / "a.tar", {**members, "2.png": png(), "3.txt": b"words", "3.json": b"{"}))
+    source = open_source(path, Columns(where=parse(["aesthetic > 5.5"])))
+    assert caption(source, 0, 0) == "good"
+    assert [reason(source, i) for i in (1, 2, 3)] == ["filtered", "filtered", "unreadable caption"]
+    plain = open_source(path)
+    assert reason(plain, 2) == "no caption"
+    assert caption(open_source(path, Columns(caption="json.title")), 0, 0) == "t"
+
+
+@pytest.mark.parametrize("where", ["header", "content", "end"])
+def test_a_truncated_tar_costs_one_sample(tmp_path, where):
+    path = shard(tmp_path / "a.tar", "a", "b", "c")
+    places = list(contents(path)[-1][1].values())
+    end = {"header": places[0][0] - 300, "content": places[0][0] + 20, "end": places[1][0] + 2}[where]
+    path.write_bytes(path.read_bytes()[:end])
+    source = open_source(str(path))
+    found = [source.read(0, i).labels["captions"] for i in range(source.count(0) - 1)]
+    assert found == [["number 0"], ["number 1"]]
+    assert reason(source, source.count(0) - 1) == "truncated file"
+
+
+def test_what_is_no_tar_costs_one_sample(tmp_path):
+    (tmp_path / "a.tar").write_bytes(b"nothing of the kind" * 100)
+    source = open_source(str(tmp_path / "a.tar"))
+    assert source.count(0) == 1
+    assert reason(source, 0) == "truncated file"
+
+
+def test_a_tar_that_changed_is_looked_through_again(tmp_path):
+    path = shard(tmp_path / "a.tar", "a")
+    source = open_source(str(path))
+    assert source.count(0) == 1
+    before = source.fingerprint()
+    shard(path, "a", "b")
+    os.utime(path, (0, 0))
+    changed = open_source(str(path))
+    assert changed.count(0) == 2
+    assert changed.fingerprint() != before
+
+
+def test_a_source_travels_to_worker_processes(tmp_path):
+    shard(tmp_path / "a.tar", "a")
+    for source in (open_source(str(tmp_path / "a.tar")), open_source("bundled:emoji")):
+        source.count(0)
+        assert pickle.loads(pickle.dumps(source)).read(0, 0).labels == source.read(0, 0).labels
+
+
+def test_tars_behind_an_address_are_fetched_once(tmp_path):
+    (tmp_path / "served").mkdir()
+    shard(tmp_path / "served" / "a-0.tar", "a", "b")
+    shard(tmp_path / "served" / "a-1.tar", "c", start=5)
+    asked = []
+
+    class Handler(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, *arguments):
+            if self.command == "GET":
+                asked.append(self.path)
+
+    handler = functools.partial(Handler, directory=str(tmp_path / "served"))
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        source = open_source(f"http://127.0.0.1:{server.server_port}/a-{{0..1}}.tar")
+        assert [source.count(unit) for unit in range(2)] == [2, 1]
+        assert caption(source, 1, 0) == "number 5"
+        assert sorted(asked) == ["/a-0.tar", "/a-1.tar"]
+        absent = open_source(f"http://127.0.0.1:{server.server_port}/b.tar")
+        with pytest.raises(MissingComponent, match=r"b\.tar cannot be fetched"):
+            absent.count(0)
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+def test_braces_and_stars(tmp_path):
+    assert expand("a-{008..011}.tar") == ["a-008.tar", "a-009.tar", "a-010.tar", "a-011.tar"]
+    assert expand("{x,y}/{0..1}") == ["x/0", "x/1", "y/0", "y/1"]
+    assert expand("https://host/a?b={1..2}") == ["https://host/a?b=1", "https://host/a?b=2"]
+    assert expand(str(tmp_path / "*.none")) == []
+
+
+# --- nothing to train on ---
 
 
 def test_a_missing_column_lists_those_there_are(tmp_path):
@@ -87,14 +274,18 @@ def test_a_missing_column_lists_those_there_are(tmp_path):
 
 def test_an_empty_folder_an_empty_table_and_no_file_are_said(tmp_path):
     (tmp_path / "empty").mkdir()
-    with pytest.raises(DataError, match="empty"):
+    with pytest.raises(DataError, match="holds no pictures"):
+        open_source(str(tmp_path / "empty"))
+    (tmp_path / "empty" / "a.png").write_bytes(png())
+    with pytest.raises(DataError, match="pictures but no captions"):
         open_source(str(tmp_path / "empty"))
     nothing = pa.table({"image": pa.array([], pa.binary()), "text": pa.array([], pa.string())})
     pq.write_table(nothing, tmp_path / "e.parquet")
     with pytest.raises(DataError, match=r"e\.parquet"):
         open_source(str(tmp_path / "e.parquet"))
-    with pytest.raises(DataError, match="there is no file"):
-        open_source(str(tmp_path / "absent.parquet"))
+    for absent in ("absent.parquet", "absent-*.tar", "absent-{0..3}.tar"):
+        with pytest.raises(DataError, match="there is no file"):
+            open_source(str(tmp_path / absent))
     with pytest.raises(DataError, match="neither a folder"):
         open_source("./absent")
 

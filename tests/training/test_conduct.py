@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -10,13 +11,20 @@ import time
 import pytest
 import torch
 from accelerate.state import AcceleratorState
+from diffusers import StableDiffusionXLPipeline
+from PIL import Image
 from safetensors.torch import load_file
 
+from tdd_cli.data.random import Use, seed_at
 from tdd_cli.errors import TddError
+from tdd_cli.families import load_family
+from tdd_cli.generate import Sampling, draw
 from tdd_cli.recipe import load_recipe
 from tdd_cli.run import Inference, Run
 from tdd_cli.training import conduct as conducting
 from tdd_cli.training.assemble import assemble
+from tdd_cli.training.loop import update
+from tdd_cli.training.prepare import draw_latents
 
 SMALL = (
     "train.steps=6", "train.warmup=2", "train.global_batch=4", "train.device_batch=2", "data.resolution=32",
@@ -28,6 +36,16 @@ SMALL = (
 def fresh_accelerate():
     """One process runs several runs here, each with its own precision."""
     AcceleratorState._reset_state(True)
+
+
+@pytest.fixture(scope="session")
+def pictures(tmp_path_factory):
+    """Ten pictures with captions."""
+    folder = tmp_path_factory.mktemp("pictures")
+    for i in range(10):
+        Image.new("RGB", (40, 48), (25 * i, 0, 90)).save(folder / f"{i}.png")
+        (folder / f"{i}.txt").write_text(f"a fox {i}")
+    return folder
 
 
 def recipe_for(model, *changes, name="emoji-4to8"):
@@ -76,11 +94,91 @@ def test_micro_batches_add_up_to_the_batch(tiny_folders, tmp_path):
         assert ours == pytest.approx(theirs, rel=1e-4)
 
 
-def test_the_latent_cache_changes_nothing(tiny_folders, tmp_path):
-    plain, _, _ = run(recipe_for(tiny_folders["sdxl"], "data.cache=none"), tmp_path / "plain")
-    cached, _, _ = run(recipe_for(tiny_folders["sdxl"], "data.cache=memory"), tmp_path / "cached")
+@pytest.mark.parametrize("cache", ["memory", "latents"])
+def test_a_cache_of_latents_changes_nothing(tiny_folders, pictures, tmp_path, cache):
+    changes = (f"data.source={pictures}", "train.steps=3", f"data.cache_folder={tmp_path / 'cache'}")
+    plain, _, _ = run(recipe_for(tiny_folders["sdxl"], *changes, "data.cache=none"), tmp_path / "plain")
+    cached, _, _ = run(recipe_for(tiny_folders["sdxl"], *changes, f"data.cache={cache}"), tmp_path / "run")
     for (_, ours, _), (_, theirs, _) in zip(losses(cached), losses(plain), strict=True):
         assert ours == pytest.approx(theirs, rel=1e-3)  # the encoder rounds by the batch it is given
+
+
+@pytest.mark.parametrize("cache", ["none", "latents"])
+def test_damaged_pictures_are_counted_and_stop_nothing(tiny_folders, pictures, tmp_path, cache):
+    shutil.copytree(pictures, tmp_path / "damaged")
+    (tmp_path / "damaged" / "3.png").write_bytes(b"damaged")
+    changes = (f"data.source={tmp_path / 'damaged'}", f"data.cache_folder={tmp_path / 'cache'}")
+    recipe = recipe_for(tiny_folders["sdxl"], *changes, f"data.cache={cache}", "preview.prompts=[]")
+    made, _, reload = run(recipe, tmp_path / "run")
+    assert reload.ok
+    counted = sum(record.get("left_out", {}).get("unreadable picture", 0) for record in made.records())
+    before = assemble(recipe).stock.left_out.get("unreadable picture", 0)
+    assert (counted > 0, before) == ((True, 0) if cache == "none" else (False, 1))
+
+
+@pytest.mark.parametrize("family", ["sdxl", "sd15"])
+def test_a_cache_of_all_needs_no_encoder_and_resumes(tiny_folders, pictures, tmp_path, family):
+    changes = (f"model.family={family}", f"data.source={pictures}", "data.cache=all", "train.steps=4")
+    recipe = recipe_for(tiny_folders[family], *changes, f"data.cache_folder={tmp_path / 'cache'}")
+    whole, _, reload = run(recipe, tmp_path / "whole")
+    assert reload.ok
+    times = {file: file.stat().st_mtime_ns for file in (tmp_path / "cache").iterdir()}
+    run(recipe, tmp_path / "parts", stop=2)
+    parts, _, _ = run(recipe, tmp_path / "parts", resume=True)
+    assert losses(parts) == losses(whole)
+    assert {file: file.stat().st_mtime_ns for file in (tmp_path / "cache").iterdir()} == times
+    pipe = assemble(recipe).family.pipe
+    assert pipe.text_encoder is None
+    assert pipe.vae.encoder is None
+
+
+def test_shapes_other_than_squares_are_trained_on(tiny_folders, tmp_path):
+    source = tmp_path / "wide"
+    source.mkdir()
+    for i, size in enumerate([(64, 32), (32, 64), (40, 40)] * 4):
+        Image.new("RGB", size, (20 * i, 0, 0)).save(source / f"{i}.png")
+        (source / f"{i}.txt").write_text(f"a fox {i}")
+    changes = (f"data.source={source}", "data.cache=latents", "data.max_aspect=4", "preview.prompts=[]")
+    recipe = recipe_for(tiny_folders["sdxl"], *changes, f"data.cache_folder={tmp_path / 'cache'}")
+    _, _, reload = run(recipe, tmp_path / "run")
+    assert reload.ok
+    shapes = {tuple(shape) for shape in assemble(recipe).stock.stream.contents.shapes}
+    assert len(shapes) == 3
+
+
+def test_prompts_alone_are_enough(tiny_folders, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "prompts.txt").write_text("a fox\nthe sun\na red tree\n")
+    changes = (
+        "data.source=null", "data.prompts=prompts.txt", "data.cache=all", "data.flip=false",
+        "data.per_prompt=2", "data.teacher_steps=3",
+    )  # fmt: skip
+    recipe = recipe_for(tiny_folders["sdxl"], *changes)
+    _, _, reload = run(recipe, tmp_path / "whole")
+    assert reload.ok
+    [cache] = (tmp_path / "cache").iterdir()
+    contents = assemble(recipe).stock.stream.contents
+    assert len(contents) == 6
+    made = [contents.read(number, ["x0"])[0]["x0"] for number in range(6)]
+    assert [contents.read(number, [])[1]["captions"] for number in (1, 2)] == [["a fox"], ["the sun"]]
+    assert not torch.equal(made[0], made[1])
+    (cache / "part-00000.json").unlink()
+    again = assemble(recipe_for(tiny_folders["sdxl"], *changes, "train.device_batch=4")).stock.stream.contents
+    for number, x0 in enumerate(made):
+        torch.testing.assert_close(again.read(number, ["x0"])[0]["x0"], x0, rtol=1e-3, atol=1e-3)
+
+
+def test_latents_made_of_prompts_are_what_the_teacher_draws(tiny_folders):
+    family = load_family("sdxl", str(tiny_folders["sdxl"]))
+    seed = seed_at(5, Use.TEACHER, 1)
+    part = draw_latents(
+        family, ["a fox"], range(2), per_prompt=2, size=(32, 32), steps=4, guidance=3.0, seed=5, text=False,
+        dtype=torch.float32, batch=2,
+    )  # fmt: skip
+    drawn = draw(family, ["a fox"], [seed], Sampling(steps=4, guidance=3.0), size=(32, 32))
+    with torch.no_grad():
+        ours = family.decode(part.entries[1].tensors["x0"][None])
+    torch.testing.assert_close(ours, drawn, rtol=1e-3, atol=1e-3)
 
 
 @pytest.mark.parametrize("name", ["sdxl-4to8", "sd15-4to8"])
@@ -121,17 +219,65 @@ def test_halting_saves_and_does_nothing_more(tiny_folders, tmp_path):
     assert [step for step, *_ in losses(made)] == [1, 2, 3]
 
 
-def test_a_loss_that_is_not_finite_ends_the_run_naming_the_last_good_state(tiny_folders, tmp_path):
-    recipe = recipe_for(tiny_folders["sdxl"])
+def test_updates_that_are_not_finite_are_skipped_and_too_many_end_the_run(tiny_folders, tmp_path):
+    recipe = recipe_for(tiny_folders["sdxl"], "train.max_bad_steps=2")
     parts, made = assemble(recipe), Run.create(tmp_path / "run", recipe, name="test")
     reports = conducting.conduct(recipe, made, parts, start=0, stop=6, halt=lambda: False)
     while (report := next(reports)).saved is None:
         pass
     with torch.no_grad():
         parts.pair.parameters[1].fill_(float("nan"))
-    with pytest.raises(TddError, match=r"the loss is nan at step 3") as raised:
+    others = [parameter.clone() for parameter in parts.pair.parameters[2:]]
+    with pytest.raises(TddError, match="2 updates in a row were skipped, up to step 4") as raised:
         list(reports)
     assert str(report.saved) in raised.value.hint
+    assert all(torch.equal(a, b) for a, b in zip(parts.pair.parameters[2:], others, strict=True))
+    skipped = [record for record in made.records() if record.get("skipped")]
+    assert [record["step"] for record in skipped] == [3, 4]
+    assert skipped[0]["loss"] is None
+
+
+def test_one_bad_batch_costs_one_update(tiny_folders, tmp_path):
+    recipe = recipe_for(tiny_folders["sdxl"])
+    parts, made = assemble(recipe), Run.create(tmp_path / "run", recipe, name="test")
+    steps = conducting.conduct(recipe, made, parts, start=0, stop=6, halt=lambda: False)
+    handle = parts.pair.parameters[3].register_hook(lambda grad: grad * float("inf"))
+    next(steps)
+    handle.remove()
+    list(steps)
+    records = list(made.records())
+    assert [record.get("skipped", False) for record in records] == [True] + [False] * 5
+    assert all(torch.isfinite(parameter).all() for parameter in parts.pair.parameters)
+
+
+@pytest.mark.parametrize("cache", ["none", "latents"])
+def test_a_vae_that_overflows_is_found_before_the_first_step(tiny_folders, pictures, tmp_path, cache):
+    pipe = StableDiffusionXLPipeline.from_pretrained(tiny_folders["sdxl"])
+    with torch.no_grad():
+        pipe.vae.encoder.conv_in.weight.fill_(float("inf"))
+    pipe.save_pretrained(tmp_path / "model")
+    changes = (f"data.source={pictures}", f"data.cache={cache}", f"data.cache_folder={tmp_path / 'cache'}")
+    with pytest.raises(TddError, match="latents that are not finite") as raised:
+        run(recipe_for(tmp_path / "model", *changes, "preview.prompts=[]"), tmp_path / "run")
+    assert "float32 weights" in raised.value.hint
+
+
+@pytest.mark.parametrize("optimizer", [torch.optim.AdamW, torch.optim.SGD])
+def test_a_skipped_update_leaves_everything_as_it_was(optimizer):
+    weight = torch.nn.Parameter(torch.ones(3))
+    fused = {"fused": True} if optimizer is torch.optim.AdamW else {"momentum": 0.9}
+    made = optimizer([weight], 0.1, **fused)
+    for gradient in (1.0, float("nan"), 1.0):
+        weight.grad = torch.full((3,), gradient)
+        before = weight.detach().clone()
+        update(made, weight.grad.norm(), scaled=False)
+        assert torch.equal(weight, before) == (gradient != gradient)
+    again = torch.nn.Parameter(torch.ones(3))
+    plain = optimizer([again], 0.1, **fused)
+    for _ in range(2):
+        again.grad = torch.ones(3)
+        plain.step()
+    assert torch.equal(weight, again)
 
 
 def test_an_adapter_that_does_not_load_as_trained_is_not_left_behind(tiny_folders, tmp_path, monkeypatch):

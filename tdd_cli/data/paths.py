@@ -1,0 +1,36 @@
+"""Several files in one word: * and ? as the shell knows them, and braces, {000..127} or {a,b}."""
+
+from __future__ import annotations
+
+import re
+from glob import glob, has_magic
+from itertools import chain
+
+_RANGE = re.compile(r"(\d+)\.\.(\d+)")
+_BRACES = re.compile(r"\{([^{}]+)\}")
+
+
+def expand(pattern: str) -> list[str]:
+    """The paths (or addresses) a pattern means; those the file system is asked for sorted."""
+    paths = _braces(pattern)
+    return list(chain.from_iterable(sorted(glob(path)) if _is_glob(path) else [path] for path in paths))
+
+
+def _braces(pattern: str) -> list[str]:
+    found = _BRACES.search(pattern)
+    if not found:
+        return [pattern]
+    before, after = pattern[: found.start()], pattern[found.end() :]
+    return [whole for word in _words(found[1]) for whole in _braces(before + word + after)]
+
+
+def _words(inside: str) -> list[str]:
+    """What stands in braces: 008..011 counts, keeping the number of digits; a,b lists."""
+    ends = _RANGE.fullmatch(inside)
+    if ends:
+        return [f"{n:0{len(ends[1])}}" for n in range(int(ends[1]), int(ends[2]) + 1)]
+    return inside.split(",")
+
+
+def _is_glob(path: str) -> bool:
+    return has_magic(path) and "://" not in path

@@ -1,0 +1,97 @@
+"""Going on with a run: which one, and whether it is still asked for the same thing, on the same data."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from tdd_cli.errors import UsageError
+from tdd_cli.files import write_atomic
+from tdd_cli.recipe import Recipe, dump_recipe
+from tdd_cli.run import RUNS, Run, recipe_hash, runs, versions
+
+
+def unfinished(out: Path | None, name: str | None, root: Path = RUNS) -> Run | None:
+    """The run that `--resume auto` means: the one at `out`, or a recipe's newest unfinished one."""
+    if out is not None:
+        return Run.open(out) if (out / "manifest.json").is_file() else None
+    return next((run for run in runs(root) if _is_of(run, name) and not _is_done(run)), None)
+
+
+def settle_recipe(run: Run, asked: Recipe, *, force: bool) -> None:
+    """Let the run go on with the recipe asked for; UsageError, with what differs, where that is not its own.
+
+    With `force` the run's recipe becomes the one asked for.
+    """
+    differing = list(differences(run.load_recipe(), asked))
+    if not differing:
+        return
+    if not force:
+        raise UsageError(
+            f"{run.folder} was started with another recipe:\n" + "\n".join(differing),
+            hint="Leave out --recipe and --set to go on as it was, or add --force to go on with these.",
+        )
+    write_atomic(run.recipe, dump_recipe(asked))
+    _amend(run, recipe_sha256=recipe_hash(asked), seed=asked.train.seed)
+
+
+def settle_data(run: Run, fingerprint: str, *, force: bool) -> None:
+    """Note what the run is trained on, or, if it was noted before, refuse other data: UsageError."""
+    before = _manifest(run).get("data")
+    if before not in (None, fingerprint) and not force:
+        raise UsageError(
+            f"the data have changed since {run.folder} was started ({before[:12]}, now {fingerprint[:12]})",
+            hint="Put them back, or add --force to go on with those there are now.",
+        )
+    if before != fingerprint:
+        _amend(run, data=fingerprint)
+
+
+def changed_versions(run: Run) -> list[str]:
+    """What is installed in another version than when the run was started, in words."""
+    before, now = _manifest(run).get("versions") or {}, versions()
+    return [f"{name} {before[name]} -> {now.get(name)}" for name in before if before[name] != now.get(name)]
+
+
+def differences(before: Recipe, now: Recipe) -> Iterator[str]:
+    """Each key that differs, as "  train.lr: 0.001 in the run, 0.0001 asked for"."""
+    theirs, ours = dict(_leaves(before.model_dump())), dict(_leaves(now.model_dump()))
+    for path in dict.fromkeys([*theirs, *ours]):
+        if theirs.get(path, ...) != ours.get(path, ...):
+            yield f"  {path}: {_shown(theirs, path)} in the run, {_shown(ours, path)} asked for"
+
+
+def _leaves(value: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, inner in value.items():
+        if isinstance(inner, dict):
+            yield from _leaves(inner, f"{prefix}{key}.")
+        else:
+            yield prefix + key, inner
+
+
+def _shown(leaves: dict[str, Any], path: str) -> str:
+    return json.dumps(leaves[path]) if path in leaves else "not there"
+
+
+def _is_of(run: Run, name: str | None) -> bool:
+    return name is None or _manifest(run).get("name") == name
+
+
+def _is_done(run: Run) -> bool:
+    """Whether a run has taken all of its steps and written its result."""
+    last = max((record["step"] for record in run.records()), default=0)
+    return run.finished and last >= run.load_recipe().train.steps
+
+
+def _manifest(run: Run) -> dict[str, Any]:
+    try:
+        found = json.loads(run.manifest.read_text("utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _amend(run: Run, **changes: Any) -> None:
+    write_atomic(run.manifest, json.dumps({**_manifest(run), **changes}, indent=2) + "\n")

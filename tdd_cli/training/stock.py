@@ -1,0 +1,230 @@
+"""From a recipe's data section to a stream of batches and how to encode them; fills the cache on the way."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import torch
+from torch import nn
+from torch.utils.data import Dataset
+
+from tdd_cli.data.batches import Batch, Pictures
+from tdd_cli.data.filters import parse
+from tdd_cli.data.pictures import shapes
+from tdd_cli.data.prompts import read_prompts
+from tdd_cli.data.sources import Columns, Source, open_source
+from tdd_cli.data.store import Parts, Store, cache_name, check_room
+from tdd_cli.data.stored import Stored
+from tdd_cli.families.base import Family
+from tdd_cli.recipe import Data, Recipe
+from tdd_cli.training.encode import ENCODERS, Encode
+from tdd_cli.training.precision import precision
+from tdd_cli.training.prepare import COND, Make, draw_latents, encode_pictures, fill
+
+CACHE = Path("cache")
+Show = Callable[[str, int, Iterator[int]], None]
+"""(what is made, how many, those made at a time): draws the iterator to its end, showing how it goes."""
+
+
+@dataclass(frozen=True)
+class Stock:
+    """What a run is trained on."""
+
+    stream: Dataset[Batch]
+    encode: Callable[[Family], Encode]
+    fingerprint: str  # of the data, and of what was made of them before training
+    left_out: dict[str, int]  # samples left out before training, by reason
+
+
+@dataclass(frozen=True)
+class Raw:
+    """Pictures or prompts, opened and found usable before a model is loaded."""
+
+    source: Source | None = None
+    prompts: list[str] | None = None
+    fingerprint: str = ""
+
+
+def drain(what: str, total: int, made: Iterator[int]) -> None:
+    """Draw an iterator to its end in silence."""
+    for _ in made:
+        pass
+
+
+def open_raw(data: Data, seed: int) -> Raw:
+    """What the recipe's data section names; DataError, within seconds, where nothing of it can be used."""
+    if data.prompts is not None:
+        prompts = read_prompts(data.prompts, column=data.caption_column)
+        return Raw(prompts=prompts, fingerprint=_hash(prompts))
+    assert data.source is not None
+    columns = Columns(
+        image=data.image_column,
+        caption=data.caption_column,
+        split=data.split,
+        choice=data.caption,
+        min_size=data.min_size,
+        where=parse(data.where),
+    )
+    source = open_source(data.source, columns, folder=CACHE)
+    _pictures(source, data, seed)[0]
+    return Raw(source=source, fingerprint=source.fingerprint())
+
+
+def open_stock(
+    raw: Raw,
+    recipe: Recipe,
+    family: Family,
+    *,
+    show: Show,
+    process: int,
+    processes: int,
+    wait: Callable[[], None],
+) -> Stock:
+    """The stream of batches; with a cache on disk, after what is missing of it was made."""
+    data = recipe.data
+    encode = ENCODERS[data.cache]
+    if data.cache in ("none", "memory"):
+        assert raw.source is not None
+        stream = _pictures(raw.source, data, recipe.train.seed)
+        return Stock(stream, encode, raw.fingerprint, raw.source.left_out)
+    store = open_store(raw, recipe, family)
+    makes = fill(store, maker(raw, recipe, family), process=process, processes=processes)
+    missing = sum(len(numbers) for part, numbers in store.missing() if part % processes == process)
+    if missing:
+        show(f"{'drawing' if raw.prompts else 'encoding'} into {store.folder}", missing, makes)
+    wait()
+    contents = store.load()
+    text = data.cache == "all"
+    stored = Stored(
+        contents,
+        cond=[name for name in contents.names if name.startswith(COND)],
+        rule=raw.source.rule if raw.source and not text else "first",
+        flip=data.flip,
+        batch=recipe.train.global_batch,
+        seed=recipe.train.seed,
+    )
+    before = raw.source.left_out if raw.source else {}
+    return Stock(stored, encode, store.hash, {**before, **contents.left_out})
+
+
+def open_store(raw: Raw, recipe: Recipe, family: Family) -> Store:
+    """The cache that belongs to a recipe: what it is made from decides its folder and its key."""
+    data, text = recipe.data, recipe.data.cache == "all"
+    key = store_key(raw, recipe, family)
+    folder = Path(data.cache_folder) if data.cache_folder else CACHE / cache_name(data.cache, key)
+    store = Store(folder, key, samples=samples_of(raw, data.per_prompt))
+    left = sum(len(numbers) for _, numbers in store.missing())
+    check_room(folder, left * sample_bytes(recipe, family, text=text))
+    return store
+
+
+def samples_of(raw: Raw, per_prompt: int) -> int:
+    """How many samples a cache is made from."""
+    if raw.prompts is not None:
+        return len(raw.prompts) * per_prompt
+    assert raw.source is not None
+    return sum(raw.source.count(unit) for unit in range(raw.source.units))
+
+
+def sample_bytes(recipe: Recipe, family: Family, *, text: bool) -> int:
+    """About how much room one sample takes in a cache on disk."""
+    data = recipe.data
+    numbers = torch.Size(family.latent_shape(data.resolution, data.resolution)).numel()
+    latent = numbers * store_dtype(recipe).itemsize * (2 if data.flip else 1)
+    cond = sum(value.nbytes for value in family.encode_prompts([""]).values()) if text else 0
+    return latent + cond + 500  # labels, sizes, and names
+
+
+def store_key(raw: Raw, recipe: Recipe, family: Family) -> Parts:
+    """Everything that what is in the cache depends on, by the words a person would use."""
+    data = recipe.data
+    components = family.pipeline().components
+    texts = [name for name in family.parts.models if name.startswith("text_encoder")]
+    key: Parts = {
+        "data.resolution": data.resolution,
+        "data.cache": data.cache,
+        "dtype": str(store_dtype(recipe)),
+    }
+    if raw.prompts is not None:
+        made_by = ["data.teacher_steps", "data.per_prompt"]
+        key |= {"data.prompts": raw.fingerprint, "train.seed": recipe.train.seed}
+        key |= {path: getattr(data, path.partition(".")[2]) for path in made_by}
+        key["guidance"] = teacher_guidance(recipe)
+        used = [family.parts.net, *texts]
+    else:
+        paths = ("image_column", "caption_column", "min_size", "max_aspect", "flip", "caption")
+        key |= {"data.source": raw.fingerprint, "data.where": list(data.where)}
+        key |= {f"data.{path}": getattr(data, path) for path in paths}
+        used = ["vae", *(texts if data.cache == "all" else [])]
+    return key | {f"weights of {name}": weights_hash(components[name]) for name in used}
+
+
+def maker(raw: Raw, recipe: Recipe, family: Family) -> Make:
+    """What makes the samples of a cache."""
+    data, text, dtype = recipe.data, recipe.data.cache == "all", store_dtype(recipe)
+    batch = recipe.train.device_batch or recipe.train.global_batch
+    if raw.prompts is not None:
+        return partial(
+            draw_latents,
+            family,
+            raw.prompts,
+            per_prompt=data.per_prompt,
+            size=(data.resolution, data.resolution),
+            steps=data.teacher_steps,
+            guidance=teacher_guidance(recipe),
+            seed=recipe.train.seed,
+            text=text,
+            dtype=dtype,
+            batch=batch,
+        )
+    assert raw.source is not None
+    return partial(
+        encode_pictures,
+        family,
+        raw.source,
+        shapes=shapes(data.resolution, data.max_aspect),
+        flip=data.flip,
+        text=text,
+        dtype=dtype,
+        batch=batch,
+        workers=data.workers,
+    )
+
+
+def teacher_guidance(recipe: Recipe) -> float:
+    """The guidance scale at which the teacher draws latents of prompts."""
+    given = recipe.data.teacher_guidance
+    return recipe.teacher.guidance if given is None else given
+
+
+def store_dtype(recipe: Recipe) -> torch.dtype:
+    """What latents are kept in: as they are for float32 runs, in half the room for the others.
+
+    float16 and not bfloat16: latents are small numbers, which it keeps to three decimals.
+    """
+    exact = precision(recipe.train.precision).frozen == torch.float32
+    return torch.float32 if exact else torch.float16
+
+
+def weights_hash(module: nn.Module) -> str:
+    """What changes when any weight tensor does: names, shapes and 64 values of each, spread over it."""
+    digest = hashlib.sha256()
+    for name, value in module.state_dict().items():
+        flat = value.reshape(-1)
+        some = flat[:: max(1, len(flat) // 64)][:64].float().cpu()
+        digest.update(f"{name} {tuple(value.shape)}".encode())
+        digest.update(some.numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _pictures(source: Source, data: Data, seed: int) -> Pictures:
+    return Pictures(source, resolution=data.resolution, flip=data.flip, seed=seed)
+
+
+def _hash(value: object) -> str:
+    return hashlib.sha256(json.dumps(value).encode()).hexdigest()

@@ -1,0 +1,170 @@
+"""Runs that are killed or stopped go on as if nothing had happened, and only with what they began with."""
+
+import io
+import json
+import os
+import random
+import signal
+import tarfile
+import time
+
+import pytest
+import torch
+from accelerate.state import AcceleratorState
+from PIL import Image
+from safetensors.torch import load_file
+
+from tdd_cli.errors import UsageError
+from tdd_cli.recipe import load_recipe
+from tdd_cli.run import Run
+from tdd_cli.training import conduct as conducting
+from tdd_cli.training.assemble import assemble
+from tdd_cli.training.resume import differences, settle_data, settle_recipe, unfinished
+
+SMALL = (
+    "train.steps=5", "train.warmup=1", "train.global_batch=2", "train.device_batch=2", "data.resolution=32",
+    "student.rank=1", "checkpoint.every=1", "preview.prompts=[]",
+)  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def fresh_accelerate():
+    AcceleratorState._reset_state(True)
+
+
+def recipe_for(model, *changes):
+    return load_recipe("emoji-4to8", [f"model.path={model}", *SMALL, *changes])
+
+
+def go(recipe, folder):
+    """A run from where it stands to its end."""
+    AcceleratorState._reset_state(True)
+    parts = assemble(recipe)
+    begun = (folder / "manifest.json").is_file()
+    run = Run.open(folder) if begun else Run.create(folder, recipe, name="test")
+    start = conducting.restore(run, parts) if begun else 0
+    stop = recipe.train.steps
+    list(conducting.conduct(recipe, run, parts, start=start, stop=stop, halt=lambda: False))
+    conducting.finish(recipe, run, parts)
+
+
+def killed(recipe, folder, seconds):
+    """The same in a process of its own, killed after some time; whether it came to its end before."""
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            go(recipe, folder)
+            code = 0
+        finally:
+            os._exit(code)
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        done, status = os.waitpid(child, os.WNOHANG)
+        if done:
+            assert status == 0
+            return True
+        time.sleep(0.01)
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    return False
+
+
+def outcome(folder):
+    timing = ("images_per_s", "peak_memory_mb")
+    records = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    log = [{key: value for key, value in record.items() if key not in timing} for record in records]
+    return log, load_file(folder / "adapter.safetensors")
+
+
+def tars(folder):
+    """Three tars of ten pictures, one of them cut short."""
+    folder.mkdir()
+    for n in range(3):
+        with tarfile.open(folder / f"{n}.tar", "w") as tar:
+            for i in range(10):
+                picture = io.BytesIO()
+                Image.new("RGB", (36, 40), (20 * i, 60 * n, 0)).save(picture, "PNG")
+                for name, content in ((f"{i}.png", picture.getvalue()), (f"{i}.txt", b"a fox %d" % i)):
+                    member = tarfile.TarInfo(name)
+                    member.size = len(content)
+                    tar.addfile(member, io.BytesIO(content))
+    cut = folder / "2.tar"
+    cut.write_bytes(cut.read_bytes()[:9000])
+    return folder
+
+
+SOURCES = {
+    "parquet": (),
+    "tars with workers": ("data.workers=2", "data.cache=none", "data.flip=false"),
+    "cache": (
+        "data.source=null",
+        "data.prompts=prompts.txt",
+        "data.cache=all",
+        "data.flip=false",
+        "data.teacher_steps=2",
+    ),
+}
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.parametrize("kind", SOURCES)
+def test_a_run_killed_at_any_moment_ends_as_if_it_never_was(tiny_folders, tmp_path, monkeypatch, kind):
+    monkeypatch.chdir(tmp_path)
+    changes = SOURCES[kind]
+    if kind == "tars with workers":
+        changes += (f"data.source={tars(tmp_path / 'tars')}",)
+    if kind == "cache":
+        (tmp_path / "prompts.txt").write_text("a fox\nthe sun\na tree\n")
+    recipe = recipe_for(tiny_folders["sdxl"], *changes)
+    began = time.monotonic()
+    go(recipe, tmp_path / "whole")
+    length = time.monotonic() - began
+    draw = random.Random(kind)
+    for _ in range(3):
+        if killed(recipe, tmp_path / "parts", draw.uniform(0.2, 1.0) * length):
+            break
+    go(recipe, tmp_path / "parts")
+    (ours, weights), (theirs, expected) = outcome(tmp_path / "parts"), outcome(tmp_path / "whole")
+    assert ours == theirs
+    assert [record["step"] for record in ours] == [1, 2, 3, 4, 5]
+    assert weights.keys() == expected.keys()
+    assert all(torch.equal(weights[key], expected[key]) for key in expected)
+
+
+@pytest.fixture
+def run(tmp_path):
+    return Run.create(tmp_path / "runs" / "one", load_recipe("emoji-4to8"), name="emoji-4to8")
+
+
+def test_another_recipe_is_refused_saying_which_keys_differ(run):
+    asked = load_recipe("emoji-4to8", ["train.lr=1e-9", "target.rule=pcm"])
+    with pytest.raises(UsageError) as refused:
+        settle_recipe(run, asked, force=False)
+    assert f"train.lr: {run.load_recipe().train.lr} in the run, 1e-09 asked for" in refused.value.message
+    assert 'target.rule: "tdd" in the run, "pcm" asked for' in refused.value.message
+    assert "target.phases: not there in the run, 4 asked for" in refused.value.message
+    assert "--force" in refused.value.hint
+    settle_recipe(run, asked, force=True)
+    assert run.load_recipe() == asked
+    assert list(differences(run.load_recipe(), asked)) == []
+
+
+def test_changed_data_are_refused(run):
+    settle_data(run, "a" * 64, force=False)
+    settle_data(run, "a" * 64, force=False)
+    with pytest.raises(UsageError, match="the data have changed"):
+        settle_data(run, "b" * 64, force=False)
+    settle_data(run, "b" * 64, force=True)
+    assert json.loads(run.manifest.read_text())["data"] == "b" * 64
+
+
+def test_auto_means_the_newest_unfinished_run_of_the_recipe(run, tmp_path):
+    root = tmp_path / "runs"
+    assert unfinished(None, "emoji-4to8", root) == run
+    assert unfinished(None, "emoji-pcm", root) is None
+    assert unfinished(tmp_path / "absent", "emoji-4to8", root) is None
+    assert unfinished(run.folder, None, root) == run
+    run.inference.write_text("{}")
+    run.log({"step": run.load_recipe().train.steps})
+    assert unfinished(None, "emoji-4to8", root) is None

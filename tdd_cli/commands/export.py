@@ -105,8 +105,9 @@ def export(
         on(inference, merge_into), steps=steps, guidance=guidance, eta=eta, config=config and str(config)
     )
     Sampling.of(inference).times()  # refused here, before anything is loaded
+    adapter = EXPORTERS[kind].adapter
     _fits(
-        inference, kind, adapter=EXPORTERS[kind].adapter, merge_into=merge_into,
+        inference, kind, adapter=adapter, merge_into=merge_into,
         changed=scale != 1 or rank is not None or alpha is not None,
     )  # fmt: skip
     folder = _free(out, EXPORTS / (name if kind == "safetensors" else f"{name}-{kind}"))
@@ -131,6 +132,8 @@ def export(
     typer.echo(f"{folder}: {_listing(folder)}", err=True)
     typer.echo(str(done.weights))
     if push is not None:
+        if adapter and Path(inference.model).exists():
+            typer.echo(f"the base model is recorded as {inference.model}, which is on this machine", err=True)
         typer.echo(f"uploaded to {upload(folder, push)}", err=True)
 
 
@@ -219,6 +222,11 @@ def _table(evaluation: Path | None, folder: Path) -> str:
 def _free(out: Path | None, default: Path) -> Path:
     """The folder asked for, which must hold nothing, or the default with a number where that is taken."""
     if out is not None:
+        if out.suffix == ".safetensors":
+            raise UsageError(
+                f"--out {out}: a folder is written, with settings and a card beside the weights",
+                hint=f"For instance: --out {out.with_suffix('')}",
+            )
         if out.exists() and (not out.is_dir() or any(out.iterdir())):
             raise UsageError(f"{out} exists and is not an empty folder", hint="Give another --out.")
         return out

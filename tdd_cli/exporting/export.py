@@ -86,21 +86,22 @@ def write_student(
     written. The family is used up.
     """
     form = EXPORTERS[kind]
+    file = f"{folder.name}.safetensors" if form.file else None
+    settings = inference if form.adapter else _of_model(inference, file or folder.name)
     ours = _predict(family)
     with _writable(folder), replacing(folder) as beside:
         beside.mkdir()
-        about = metadata(family, inference, folder.name)
-        weights = form.write(family, beside / folder.name, dtype, about)
+        weights = beside / file if file else beside
+        form.write(family, weights, dtype, metadata(family, settings, folder.name))
         fresh, reload = _read_back(form, family, weights, ours, dtype)
-        settings = inference if form.adapter else _of_model(inference, folder, weights)
         settings.save(beside / "inference.json")
         if prompts:
             save_png(sheet(fresh.to(fastest()), settings, prompts), beside / SHEET)
-        what = Exported(fresh, inference, None if weights == beside else weights.name, form.adapter)
+        what = Exported(fresh, inference, file, form.adapter)
         text = card(what, title=folder.name, picture=SHEET if prompts else None, scores=scores)
         write_atomic(beside / "README.md", text)
         _let_others_read(beside)
-    return Written(folder if weights == beside else folder / weights.name, reload)
+    return Written(folder / file if file else folder, reload)
 
 
 def _read_back(
@@ -125,11 +126,10 @@ def _predict(family: Family) -> Tensor:
         return trial(family)(family.net)
 
 
-def _of_model(inference: Inference, folder: Path, weights: Path) -> Inference:
+def _of_model(inference: Inference, name: str) -> Inference:
     """The settings of a model that holds its student, and no teacher for guidance of mode post."""
-    changes: dict[str, object] = {"model": folder.name, "config": None}
-    if weights.is_file():
-        changes = {"model": weights.name, "config": CONFIG}
+    single = name.endswith(".safetensors")
+    changes: dict[str, object] = {"model": name, "config": CONFIG if single else None}
     if inference.guidance_mode == "post":
         changes["guidance"] = inference.teacher_guidance
     changes["styles"] = ()  # they are in the weights

@@ -34,46 +34,40 @@ KOHYA: dict[str, Callable[[str, Any], str]] = {
 class Format:
     """A way to keep a student.
 
-    write  (family, path without suffix, dtype, metadata) -> the weights' file or folder. The metadata hold
-           the settings. The family is used up: its adapter may be merged, its dtype changed.
-    read   (family, weights) -> a family that holds what was read, float32. May take the same base model.
+    write  (family, where, dtype, metadata). The metadata hold the settings. The family is used up: its
+           adapter may be merged, its dtype changed.
+    read   (family, where) -> a family that holds what was read, float32. May take the same base model.
     """
 
     adapter: bool  # an adapter for a base model, or the whole model
-    write: Callable[[Family, Path, torch.dtype, Mapping[str, str]], Path]
+    file: bool  # one file, or a folder
+    write: Callable[[Family, Path, torch.dtype, Mapping[str, str]], None]
     read: Callable[[Family, Path], Family]
 
 
-def write_diffusers(family: Family, stem: Path, dtype: torch.dtype, metadata: Mapping[str, str]) -> Path:
+def write_diffusers(family: Family, path: Path, dtype: torch.dtype, metadata: Mapping[str, str]) -> None:
     """diffusers' LoRA layout, strength 1, alpha multiplied in."""
-    path = stem.with_name(f"{stem.name}.safetensors")
     save_lora(family.net, path, metadata, prefix=family.lora_prefix, dtype=dtype)
-    return path
 
 
-def write_kohya(family: Family, stem: Path, dtype: torch.dtype, metadata: Mapping[str, str]) -> Path:
+def write_kohya(family: Family, path: Path, dtype: torch.dtype, metadata: Mapping[str, str]) -> None:
     """kohya's LoRA layout, strength 1, alpha multiplied in and then given as the rank."""
-    path = stem.with_name(f"{stem.name}.safetensors")
     state = kohya_state(folded_state(family.net), family.name, family.net.config)
     halves = {key: value if key.endswith(".alpha") else value.to(dtype) for key, value in state.items()}
     write_state(path, halves, metadata)  # alphas in float32: bfloat16 counts to 256 only
-    return path
 
 
-def write_folder(family: Family, stem: Path, dtype: torch.dtype, metadata: Mapping[str, str]) -> Path:
+def write_folder(family: Family, path: Path, dtype: torch.dtype, metadata: Mapping[str, str]) -> None:
     """A diffusers pipeline folder with the adapter merged and the student's scheduler."""
     pipe = _pipeline(merged(family), metadata)
     with quiet():
-        pipe.to(dtype=dtype).save_pretrained(stem.parent, safe_serialization=True)
-    return stem.parent
+        pipe.to(dtype=dtype).save_pretrained(path, safe_serialization=True)
 
 
-def write_single_file(family: Family, stem: Path, dtype: torch.dtype, metadata: Mapping[str, str]) -> Path:
+def write_single_file(family: Family, path: Path, dtype: torch.dtype, metadata: Mapping[str, str]) -> None:
     """One file in the original layout with the adapter merged, its configuration in a folder beside it."""
-    path = stem.with_name(f"{stem.name}.safetensors")
     write_state(path, original_state(merged(family), dtype), metadata)
-    _write_config(_pipeline(family, metadata), stem.with_name(CONFIG))
-    return path
+    _write_config(_pipeline(family, metadata), path.with_name(CONFIG))
 
 
 def read_adapter(family: Family, weights: Path) -> Family:
@@ -98,10 +92,10 @@ def read_single_file(family: Family, weights: Path) -> Family:
 
 
 EXPORTERS = {
-    "safetensors": Format(True, write_diffusers, read_adapter),
-    "kohya": Format(True, write_kohya, read_adapter),
-    "merged": Format(False, write_folder, read_folder),
-    "single-file": Format(False, write_single_file, read_single_file),
+    "safetensors": Format(adapter=True, file=True, write=write_diffusers, read=read_adapter),
+    "kohya": Format(adapter=True, file=True, write=write_kohya, read=read_adapter),
+    "merged": Format(adapter=False, file=False, write=write_folder, read=read_folder),
+    "single-file": Format(adapter=False, file=True, write=write_single_file, read=read_single_file),
 }
 
 

@@ -160,6 +160,7 @@ def test_push_uploads_the_folder(run, api):
     done = call(run.folder, "--no-pictures", "--out", "fox", "--push", "me/fox")
     assert done.exit_code == 0, done.output
     assert "uploaded to https://hub/me/fox" in done.stderr
+    assert "which is on this machine" in done.stderr  # what is published names a folder of ours
     assert api.asked[0] == ("create", "me/fox", {"exist_ok": True})
     assert api.asked[1] == ("upload", "me/fox", ["README.md", "fox.safetensors", "inference.json"])
 
@@ -204,6 +205,7 @@ def test_push_without_a_network_is_exit_code_5_with_the_files_kept(run, tmp_path
         (["--lora", "absent.safetensors", "--model", "bundled:emoji"], UsageError, "no LoRA file at absent"),
         (["--lora", "lora.ckpt", "--model", "bundled:emoji"], UsageError, "is a pickle"),
         (["--merge-into", "x"], UsageError, "is an adapter: it has no base model to merge into"),
+        (["--out", "fox.safetensors"], UsageError, "a folder is written"),
         (["--steps", 300], UsageError, "no equal schedule of 300 steps"),
         (["--eval", "absent.json"], UsageError, "there is no file absent.json"),
         (["-f", "merged", "--merge-into", "nobody/nothing"], MissingComponent, "nobody/nothing"),

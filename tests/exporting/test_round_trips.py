@@ -7,6 +7,7 @@ import re
 import resource
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -60,7 +61,7 @@ def write(student, folder, kind, **more):
 
 
 def broken(monkeypatch, kind, write):
-    monkeypatch.setitem(EXPORTERS, kind, formats.Format(EXPORTERS[kind].adapter, write, EXPORTERS[kind].read))
+    monkeypatch.setitem(EXPORTERS, kind, replace(EXPORTERS[kind], write=write))
 
 
 # --- round trips ---
@@ -233,6 +234,15 @@ def test_the_settings_are_beside_the_weights_and_in_them(students, tmp_path, kin
     assert header["modelspec.usage_hint"] == "4 steps, guidance 1, eta 0"
 
 
+def test_a_single_file_says_how_its_student_is_sampled_and_not_where_it_came_from(students, tmp_path):
+    done = write(students["sd15"], tmp_path / "fox", "single-file")
+    with safe_open(done.weights, "pt") as file:
+        said = file.metadata()["tdd"]
+    settings = Inference.load(tmp_path / "fox" / "inference.json")
+    assert Inference.model_validate_json(said) == settings
+    assert (settings.model, settings.config) == ("fox.safetensors", "config")
+
+
 def test_the_card_says_how_the_student_is_used(students, tmp_path):
     write(students["sdxl"], tmp_path / "fox", "kohya", prompts=["a fox", "the sun"], scores="| fid |")
     text = (tmp_path / "fox" / "README.md").read_text()
@@ -262,12 +272,11 @@ def test_a_hub_models_card_names_it(students, tiny_folders, tmp_path):
 
 
 def test_a_file_that_lost_something_is_removed(students, tmp_path, monkeypatch):
-    def lossy(family, stem, dtype, metadata):
-        path = formats.write_diffusers(family, stem, dtype, metadata)
+    def lossy(family, path, dtype, metadata):
+        formats.write_diffusers(family, path, dtype, metadata)
         state = load_file(path)
         state[sorted(state)[1]] *= 1.5
         save_file(state, path)
-        return path
 
     broken(monkeypatch, "safetensors", lossy)
     with pytest.raises(TddError, match=r"modules (\d+)/(\d+), max \|delta\|") as caught:
@@ -316,8 +325,8 @@ def test_a_read_only_disk_leaves_nothing(students, tmp_path, monkeypatch):
 def test_what_was_there_stays_when_an_export_fails(students, tmp_path, monkeypatch):
     (tmp_path / "out").mkdir()
 
-    def failing(family, stem, dtype, metadata):
-        stem.with_name("half").write_text("half")
+    def failing(family, path, dtype, metadata):
+        path.write_text("half")
         raise TddError("no")
 
     broken(monkeypatch, "kohya", failing)

@@ -51,9 +51,9 @@ def displaced(
     images: Tensor,  # [B, 3, H, W] in [-1, 1], on white
     generator: torch.Generator,
     *,
-    shift: float = 2.0,  # pixels, either way
-    scale: float = 0.92,  # smallest; the largest is 1
-    degrees: float = 6.0,  # either way
+    shift: float = 3.0,  # pixels, either way
+    scale: float = 0.88,  # smallest; the largest is 1
+    degrees: float = 14.0,  # either way
 ) -> Tensor:
     """Mirrored (one in two), shifted, shrunk and turned a little, each by its own draw: [B, 3, H, W]."""
     count = len(images)

@@ -1,6 +1,7 @@
 """The miniature's figures: how often a drawn picture is nearest to the thing it should show.
 
 python -m tdd_cli.bundled.emoji.evaluate teacher --guidance 1 2 3 4 5 6
+python -m tdd_cli.bundled.emoji.evaluate variety --guidance 1 2 4
 python -m tdd_cli.bundled.emoji.evaluate ceiling
 """
 
@@ -16,11 +17,13 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from tdd_cli.bundled.emoji import GUIDANCE, TEACHER, captions, dataset, retrieval, sampling
-from tdd_cli.bundled.emoji.compare import distance, draw_all
+from tdd_cli.bundled.emoji.compare import draw_all
 from tdd_cli.bundled.emoji.model import Text
 from tdd_cli.families import load_family
 from tdd_cli.generate import Sampling
 from tdd_cli.pictures import grid, to_images
+
+SEEDS = 8  # pictures of one prompt whose variety is measured
 
 
 @torch.no_grad()
@@ -65,22 +68,51 @@ def teacher(folder: Path, *, steps: int, guidances: list[float], sheet: Path | N
 
 
 @torch.no_grad()
-def variety(folder: Path, *, guidance: float, sheet: Path | None) -> None:
-    """How far two pictures of one prompt are apart, beside pictures of two prompts."""
+def variety(folder: Path, *, guidances: list[float], sheet: Path | None) -> None:
+    """How different the pictures of one prompt are, at every guidance and among the real ones.
+
+    Root mean square of pixel differences between two of SEEDS pictures, and to how many of the thing's own
+    styles they are nearest.
+    """
+    emoji = dataset.load()
+    names = [name for name, _ in dataset.evaluation_split()[::2]]
+    print("| | two pictures differ by | in 19 of 20 prompts by more than | styles |\n|---|---|---|---|")
+    real = torch.stack([_real(emoji, name) for name in names])
+    print(_variety_row("real pictures, displaced", real, emoji, names), flush=True)
     family = load_family("sdxl", str(folder))
-    pairs = dataset.evaluation_split()[::8]
-    sampling = Sampling(steps=50, guidance=guidance)
-    one, other = (
-        draw_all(family, pairs, sampling),
-        draw_all(family, [(n, s + 1000) for n, s in pairs], sampling),
-    )
-    print(
-        f"two seeds of a prompt: {distance(one, other):.3f}; two prompts: {distance(one, one.roll(1, 0)):.3f}"
-    )
+    for guidance in guidances:
+        pairs = [(name, seed) for name in names for seed in range(SEEDS)]
+        drawn = draw_all(family, pairs, Sampling(steps=25, guidance=guidance))
+        images = drawn.unflatten(0, (len(names), SEEDS))
+        print(_variety_row(f"guidance {guidance:g}", images, emoji, names), flush=True)
     if sheet:
-        grid(
-            [to_images(one), to_images(other)], ["one seed", "another"], [n for n, _ in pairs], cell=64
-        ).save(sheet)
+        rows = [to_images(some) for some in images[::4]]
+        grid(rows, names[::4], [f"seed {seed}" for seed in range(SEEDS)], cell=64).save(sheet)
+
+
+def _real(emoji: dataset.Emoji, name: str) -> Tensor:
+    """Displaced pictures of a thing, one of each style in turn: [SEEDS, 3, 64, 64]."""
+    rows = [i for i, row in enumerate(emoji.rows) if row.name == name]
+    chosen = [rows[i % len(rows)] for i in range(SEEDS)]
+    return dataset.displaced(emoji.images[chosen], torch.Generator().manual_seed(0))
+
+
+def _variety_row(label: str, images: Tensor, emoji: dataset.Emoji, names: list[str]) -> str:
+    """A line of the table for pictures [K, SEEDS, 3, 64, 64] of K things."""
+    first, second = torch.triu_indices(SEEDS, SEEDS, 1)
+    between = (images[:, first] - images[:, second]).square().mean((2, 3, 4)).sqrt().mean(1)  # [K]
+    styles = [len(_styles(some, emoji, name)) for some, name in zip(images, names, strict=True)]
+    least = between.quantile(0.05).item()
+    return f"| {label} | {between.mean():.3f} | {least:.3f} | {sum(styles) / len(styles):.1f} |"
+
+
+def _styles(images: Tensor, emoji: dataset.Emoji, name: str) -> set[str]:
+    """The styles of the thing that pictures [N, 3, 64, 64] are nearest to, mirrored or not."""
+    rows = [row for row in emoji.rows if row.name == name]
+    own = emoji.images[[i for i, row in enumerate(emoji.rows) if row.name == name]]
+    both = retrieval.features(torch.cat([own, own.flip(-1)]))
+    nearest = torch.cdist(retrieval.features(images), both).argmin(1) % len(own)
+    return {rows[int(i)].style for i in nearest}
 
 
 @torch.no_grad()
@@ -128,7 +160,7 @@ def main() -> None:
     elif args.what == "latents":
         latents(args.folder)
     elif args.what == "variety":
-        variety(args.folder, guidance=args.guidance[0], sheet=args.sheet)
+        variety(args.folder, guidances=args.guidance, sheet=args.sheet)
     else:
         teacher(args.folder, steps=args.steps, guidances=args.guidance, sheet=args.sheet)
 

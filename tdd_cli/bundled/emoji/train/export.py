@@ -32,6 +32,7 @@ def export(folder: Path, out: Path) -> None:
         force_zeros_for_empty_prompt=True,
         add_watermarker=False,
     )
+    pipeline.vae.register_to_config(_name_or_path=None)  # this machine's
     beside = out.with_name(out.name + ".part")
     shutil.rmtree(beside, ignore_errors=True)
     pipeline.unet.half()

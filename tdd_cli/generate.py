@@ -27,7 +27,7 @@ from tdd_cli.errors import UsageError
 from tdd_cli.families.base import Family, uncropped
 from tdd_cli.pictures import to_images
 from tdd_cli.sampling import Sampling
-from tdd_cli.student import Source, adapterless, find, load_with_teacher
+from tdd_cli.student import Source, adapterless, find, load, load_with_teacher
 
 __all__ = ["AUTO_BATCH", "Edit", "Picture", "Sampling", "draw", "generate"]
 
@@ -82,8 +82,11 @@ def generate(
     """
     if isinstance(model, str | Path):
         inference, weights = find(model)
-        model, teacher = load_with_teacher(Source(inference, weights))
         sampling, size = sampling or Sampling.of(inference), size or inference.size
+        if settings.get("guidance_mode", sampling.guidance_mode) == "post":
+            model, teacher = load_with_teacher(Source(inference, weights))
+        else:
+            model = load(inference, weights)  # the adapter multiplied in: quicker
     sampling = replace(sampling or Sampling(), **settings)
     prompts = [prompts] if isinstance(prompts, str) else prompts
     seeds = range(seeds, seeds + len(prompts)) if isinstance(seeds, int) else seeds

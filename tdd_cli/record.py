@@ -65,10 +65,11 @@ class Memory:
     making: Making
 
 
-def read(path: Path) -> Memory:
+def read(path: Path, source: Source | None = None) -> Memory:
     """The prompt, seed and making of a picture of ours, its files still as they were.
 
-    Raises DataError for a file that has none, UsageError where what it was made with is gone or changed.
+    `source` takes the place of what drew it. Raises DataError for a file that says nothing, UsageError where
+    what it was made with is gone or changed.
     """
     found = read_settings(path)
     if found is None or found.get("format") != FORMAT:
@@ -78,22 +79,26 @@ def read(path: Path) -> Memory:
     try:
         names = [field.name for field in fields(Sampling)]
         settings = {name: _tuple(found[name]) for name in names if name in found}
-        student = next((_adapter(entry) for entry in found["weights"]), None)
-        source = Source(
-            Inference.model_validate(found["inference"]),
-            None if student is None else student.path,
-            1.0 if student is None else student.scale,
-            tuple(_adapter(entry) for entry in found["styles"]),
-        )
         given = Given(
             None if found["init"] is None else _unchanged(found["init"]),
             None if found["mask"] is None else _unchanged(found["mask"]),
             tuple((entry["kind"], _unchanged(entry), entry["scale"]) for entry in found["controls"]),
         )
-        making = Making(source, Sampling(**settings), _tuple(found["size"]), given)
+        making = Making(source or _source(found), Sampling(**settings), _tuple(found["size"]), given)
         return Memory(found["prompt"], found["seed"], making)
     except (KeyError, TypeError, ValidationError) as error:
         raise DataError(f"{path}: what it says of its making is incomplete ({error})") from None
+
+
+def _source(found: Mapping[str, Any]) -> Source:
+    """What drew a picture, unchanged."""
+    student = next((_adapter(entry) for entry in found["weights"]), None)
+    return Source(
+        Inference.model_validate(found["inference"]),
+        None if student is None else student.path,
+        1.0 if student is None else student.scale,
+        tuple(_adapter(entry) for entry in found["styles"]),
+    )
 
 
 def _file(path: Path, **more: Any) -> dict[str, Any]:
@@ -113,7 +118,8 @@ def _unchanged(entry: Mapping[str, Any]) -> Path:
         raise UsageError(f"{path} is gone", hint="The picture was made with it; put it back.")
     if _checksum(path) != entry["sha256"]:
         raise UsageError(
-            f"{path} has changed since the picture was made", hint="Name what to draw with: --run, --lora."
+            f"{path} has changed since the picture was made",
+            hint="It cannot be drawn as it was; beside --like, --run or --lora say what draws instead.",
         )
     return path
 

@@ -100,6 +100,10 @@ class Sheet:
             made.append((row, column, sampling))
         return made
 
+    def ways(self) -> list[tuple[Sampling, bool]]:
+        """(settings, whether the teacher draws) of everything to be drawn, each once."""
+        return list(dict.fromkeys((sampling, column.teacher) for _, column, sampling in self.cells()))
+
     def draw(
         self,
         prompts: Sequence[str],
@@ -110,8 +114,7 @@ class Sheet:
     ) -> Image.Image:
         """The sheet; `pictures` draws all prompts by (settings, whether the teacher draws)."""
         cells = self.cells()
-        ways = dict.fromkeys((sampling, column.teacher) for _, column, sampling in cells)
-        made = {way: list(pictures(*way)) for way in ways}  # each once, however many cells show it
+        made = {way: list(pictures(*way)) for way in self.ways()}
         drawn = [made[sampling, column.teacher] for _, column, sampling in cells]
         width = len(self.columns)
         rows, labels = [], []

@@ -75,3 +75,10 @@ def test_pictures_that_remember_nothing_are_refused(tmp_path):
     for name, message in [("plain", "does not say how"), ("half", "is incomplete"), ("no", "cannot be read")]:
         with pytest.raises(DataError, match=message):
             read(tmp_path / f"{name}.png")
+
+
+def test_what_draws_instead_need_not_be_what_drew(tmp_path, making):
+    path = kept(tmp_path, making)
+    (tmp_path / "ours.safetensors").unlink()
+    other = Source(INFERENCE, None)
+    assert read(path, other).making.source == other

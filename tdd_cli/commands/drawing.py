@@ -61,11 +61,10 @@ def open_it(request: Request, order: Order, sheet: Sheet | None) -> Studio:
     """The model, ready to draw. Its adapter stays apart only where the teacher is needed too."""
     from tdd_cli.studio import open_studio
 
-    wanted = [order.making.sampling] if sheet is None else [cell[2] for cell in sheet.cells()]
-    post = any(sampling.guidance_mode == "post" for sampling in wanted)
-    by_teacher = sheet is not None and any(way.teacher for way in sheet.columns)
+    ways = [(order.making.sampling, False)] if sheet is None else sheet.ways()
+    needed = any(by_teacher or sampling.guidance_mode == "post" for sampling, by_teacher in ways)
     return open_studio(
-        order.making, batch=order.batch, with_teacher=post or by_teacher,
+        order.making, batch=order.batch, with_teacher=needed,
         offloaded=request.offload, tiled=request.tiled, compiled=request.compiled,
     )  # fmt: skip
 
@@ -114,8 +113,7 @@ def draw_sheet(request: Request, order: Order, studio: Studio, sheet: Sheet) -> 
     """The labelled picture of --compare or --sweep."""
     from tdd_cli.pictures import save_png
 
-    cells = sheet.cells()
-    ways = dict.fromkeys((sampling, column.teacher) for _, column, sampling in cells)
+    ways = sheet.ways()
     timed: list[dict[str, Any]] = []
     name = "compare" if request.compare else "sweep"
 
@@ -140,7 +138,7 @@ def draw_sheet(request: Request, order: Order, studio: Studio, sheet: Sheet) -> 
     save_png(image, path)
     facts = {"prompts": list(dict.fromkeys(order.prompts)), "seeds": order.seeds, "ways": timed}
     report(request, path, facts)
-    typer.echo(f"{len(labels)} x {len(cells)} pictures", err=True)
+    typer.echo(f"{len(labels) * len(ways)} pictures drawn, in {len(ways)} ways", err=True)
 
 
 @contextmanager

@@ -67,11 +67,13 @@ def understand(request: Request) -> Order:
     from tdd_cli.knobs import turn
     from tdd_cli.record import Making, read
     from tdd_cli.sampling import Sampling
+    from tdd_cli.student import Source, bundled
     from tdd_cli.studio import check_given
 
-    memory = None if request.like is None else read(request.like)
+    named = name_source(request)
+    memory = None if request.like is None else read(request.like, named)
     texts = read_prompts(request, memory)
-    source = choose_source(request, memory)
+    source = named or (memory.making.source if memory is not None else Source(*bundled()))
     own = Sampling.of(source.inference) if memory is None else memory.making.sampling
     sampling = turn(own, request.knobs)
     given = choose_given(request, memory)
@@ -110,12 +112,12 @@ def read_prompts(request: Request, memory: Memory | None) -> list[str]:
     raise UsageError("no prompt given", hint='For instance: tdd sample "a fox"')
 
 
-def choose_source(request: Request, memory: Memory | None) -> Source:
-    """What draws: what the options say, else what drew the picture of --like."""
+def name_source(request: Request) -> Source | None:
+    """What draws, where the options say so."""
     from tdd_cli.student import family_of, source
 
-    if memory is not None and request.run is None and request.model is None and not request.loras:
-        return memory.making.source
+    if request.run is None and request.model is None and not request.loras:
+        return None
     family = request.family or ("sdxl" if request.model is None else family_of(Path(request.model)))
     return source(request.run, request.model, family, [parse_adapter(text) for text in request.loras])
 

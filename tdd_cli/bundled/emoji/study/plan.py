@@ -122,7 +122,7 @@ def _trainings(
 ) -> Iterator[Task]:
     """A run for every seed."""
     spent = steps or size.steps
-    fixed = (f"train.steps={spent}", f"train.warmup={min(20, spent // 10)}", "preview.every=0")
+    fixed = (f"train.steps={spent}", f"train.warmup={min(20, spent // 10)}", "preview.prompts=[]")
     for seed in size.seeds:
         run = folder / "runs" / run_name(name, seed)
         sets = [part for change in (*fixed, *changes, *size.changes) for part in ("--set", change)]

@@ -37,7 +37,7 @@ def main() -> None:
             part.add_argument(
                 "--rewarm", action="store_true", help="a new budget, from the checkpoint's average"
             )
-    parts.add_parser("features").add_argument("--steps", type=int, default=1500, help="of 128 pictures each")
+    parts.add_parser("features").add_argument("--steps", type=int, default=600, help="of 128 pictures each")
     parts.add_parser("export").add_argument("--out", type=Path, default=TEACHER)
     args = vars(parser.parse_args())
     run = {"vae": _vae, "text": _text, "unet": _unet, "features": _features, "export": _export}

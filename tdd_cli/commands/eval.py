@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from tdd_cli.evaluation.subjects import Subject
 
 TEACHER_STEPS = 50
-SETTING = "Values to try, e.g. {}. [default: the student's own]"
+SETTING = "Values to try, e.g. {}. (default: the student's own)"
 
 
 def eval(
@@ -65,10 +65,10 @@ def eval(
     ] = TEACHER_STEPS,
     teacher_guidance: Annotated[
         float | None,
-        typer.Option("--teacher-guidance", min=1, help="Its guidance. [default: as it was distilled]"),
+        typer.Option("--teacher-guidance", min=1, help="Its guidance. (default: as it was distilled)"),
     ] = None,
     n: Annotated[
-        int | None, typer.Option("--n", "-n", min=1, help="Pictures. [default: the protocol's]")
+        int | None, typer.Option("--n", "-n", min=1, help="Pictures. (default: the protocol's)")
     ] = None,
     data: Annotated[
         str | None, typer.Option("--data", help="Where the set's files are: a folder or a hub id.")
@@ -81,12 +81,12 @@ def eval(
         typer.Option("--features", metavar="[METRIC=]MODEL", help="Another feature network."),
     ] = None,
     inception: Annotated[
-        Path | None, typer.Option("--inception", help="Inception's weights file. [default: downloaded once]")
+        Path | None, typer.Option("--inception", help="Inception's weights file. (default: downloaded once)")
     ] = None,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the first caption's noise.")] = 0,
     batch: Annotated[int, typer.Option("--batch", min=1, help="Pictures drawn together.")] = 16,
     out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="Folder of the results. [default: evals/SET-PROTOCOL]")
+        Path | None, typer.Option("--out", "-o", help="Folder of the results. (default: evals/SET-PROTOCOL)")
     ] = None,
     save_pictures: Annotated[
         bool, typer.Option("--save-pictures", help="Also write every picture as a PNG.")

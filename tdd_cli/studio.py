@@ -56,7 +56,8 @@ def open_studio(
     compiled: bool = False,
 ) -> Studio:
     """Load all that a making names; `with_teacher` keeps the adapter apart, to be switched off."""
-    source = making.source
+    source, controls = making.source, making.given.controls
+    nets = [open_control(kind, source.inference.family) for kind, _, _ in controls]
     family, teacher = load_with_teacher(source, "cpu" if offloaded else None)
     adapted = source.weights is not None and source.inference.student == "lora"
     if adapted and not with_teacher:
@@ -64,11 +65,9 @@ def open_studio(
     size = making.size or family.default_size
     family.latent_shape(*size)  # refused here if it cannot be
     edit = load_edit(making.given, size)
-    if making.given.controls:
-        dtype = next(family.net.parameters()).dtype
-        nets = [open_control(kind, family.name, dtype=dtype) for kind, _, _ in making.given.controls]
-        led_by = [to_pixels(fitted(path, size)) for _, path, _ in making.given.controls]
-        control(family, nets, led_by, [scale for _, _, scale in making.given.controls])
+    if controls:
+        led_by = [to_pixels(fitted(path, size)) for _, path, _ in controls]
+        control(family, nets, led_by, [scale for _, _, scale in controls])
     if tiled:
         family.pipeline().vae.enable_tiling()
     if compiled:

@@ -114,12 +114,16 @@ def read_prompts(request: Request, memory: Memory | None) -> list[str]:
 
 def name_source(request: Request) -> Source | None:
     """What draws, where the options say so."""
+    from tdd_cli.families.lora_file import check_lora_path
     from tdd_cli.student import family_of, source
 
     if request.run is None and request.model is None and not request.loras:
         return None
+    loras = [parse_adapter(text) for text in request.loras]
+    for lora in loras:
+        check_lora_path(lora.path)
     family = request.family or ("sdxl" if request.model is None else family_of(Path(request.model)))
-    return source(request.run, request.model, family, [parse_adapter(text) for text in request.loras])
+    return source(request.run, request.model, family, loras)
 
 
 def choose_given(request: Request, memory: Memory | None) -> Given:

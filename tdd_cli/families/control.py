@@ -58,8 +58,8 @@ class Controlled(nn.Module):
         )
 
 
-def open_control(kind: str, family: str, *, dtype: torch.dtype = torch.float32) -> nn.Module:
-    """A ControlNet by its kind (see CONTROLS), its folder or its hub id, frozen, on the CPU.
+def open_control(kind: str, family: str) -> nn.Module:
+    """A ControlNet by its kind (see CONTROLS), its folder or its hub id, frozen, float32, on the CPU.
 
     Raises UsageError for what is none, MissingComponent for what cannot be reached.
     """
@@ -73,14 +73,14 @@ def open_control(kind: str, family: str, *, dtype: torch.dtype = torch.float32) 
                 hint=f"Known: {', '.join(known) or 'none'}; or give its folder or its hub id.",
             )
         folder = _download(name)
-    net = open_part(folder, "ControlNetModel", dtype=dtype)
+    net = open_part(folder, "ControlNetModel", dtype=torch.float32)
     return net.eval().requires_grad_(False)
 
 
 def control(
     family: Any, nets: Sequence[nn.Module], pictures: Sequence[Tensor], scales: Sequence[float]
 ) -> None:
-    """Put ControlNets on a family's network; UsageError where one was made for another family."""
+    """Put ControlNets on a family's network, in its dtype; UsageError where one is for another family."""
     for net in nets:
         wide: Any = net.config
         if wide.cross_attention_dim != family.net.config.cross_attention_dim:
@@ -88,8 +88,8 @@ def control(
                 f"the ControlNet was made for another model than {family.name}",
                 hint="Its text conditions have another width.",
             )
-    device = family.schedule.alpha.device
-    family.net = Controlled(family.net, nets, pictures, scales).to(device).eval()
+    weight = next(family.net.parameters())
+    family.net = Controlled(family.net, nets, pictures, scales).to(weight.device, weight.dtype).eval()
 
 
 def _download(repo: str) -> Path:

@@ -255,7 +255,7 @@ def test_a_bare_model_can_be_sampled(tiny_folders, tmp_path):
         (["-f", "absent.txt", "x"], DataError, "absent.txt: the prompts cannot be read"),
         (["a fox", "--run", "absent"], UsageError, "absent does not exist"),
         (["a fox", "--run", "x", "--model", "y"], UsageError, "x does not exist"),
-        (["a fox", "--lora", "absent.safetensors"], UsageError, "no inference.json beside"),
+        (["a fox", "--lora", "absent.safetensors"], UsageError, "no LoRA file at absent.safetensors"),
         (["a fox", "--model", "absent-folder"], UsageError, "no model at absent-folder"),
         (["a fox", "--model", "model.ckpt"], UsageError, "model.ckpt is a pickle"),
         (["a fox", "--model", "x", "--family", "sd9"], UsageError, "unknown family 'sd9'"),

@@ -47,6 +47,9 @@ def distill(
     force: Annotated[
         bool, typer.Option("--force", help="Go on although the recipe or the data have changed.")
     ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print the resolved recipe and what the run needs, and stop.")
+    ] = False,
     max_steps: Annotated[
         int | None, typer.Option("--max-steps", min=1, help="Stop after N steps; the run can be resumed.")
     ] = None,
@@ -58,6 +61,8 @@ def distill(
       tdd distill --recipe emoji-4to8
 
       tdd distill -r emoji-4to8 --set train.lr=1e-4 --set target.rule=pcm --out runs/pcm
+
+      tdd distill -r sdxl-4to8 --set model.config=FOLDER --dry-run
 
       tdd distill --resume runs/pcm
 
@@ -76,6 +81,9 @@ def distill(
         run = unfinished(out, recipe_name(recipe) if recipe else None) if resume == "auto" else None
     name = recipe or (run.recipe if run else DEFAULT_RECIPE)
     chosen = load_recipe(name, changes)
+    if dry_run:
+        _print_plan(chosen)
+        return
     if run is not None:
         settle_recipe(run, chosen, force=force)
     else:
@@ -117,6 +125,17 @@ def _go(
         say(f"stopped at step {stop} of {recipe.train.steps}; tdd distill --resume {run.folder}")
     typer.echo(str(run.folder))
     say(f'try it: tdd sample "a fox" --run {run.folder}')
+
+
+def _print_plan(recipe: Recipe) -> None:
+    """The resolved recipe and what the run will need; no weights are loaded."""
+    from tdd_cli.recipe import dump_recipe
+    from tdd_cli.training.plan import lines, make_plan
+
+    plan = make_plan(recipe)
+    typer.echo(dump_recipe(recipe))
+    for line in lines(plan, recipe):
+        typer.echo(line)
 
 
 def _create(recipe: Recipe, parts: Assembled, *, name: str, out: Path | None) -> Run:

@@ -1,0 +1,165 @@
+"""What a run will need, before it: parameters, memory by part, disk and time. No weights are loaded."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from tdd_cli.core.loss import pseudo_huber
+from tdd_cli.families.base import Family, uncropped
+from tdd_cli.families.blank import blank_family
+from tdd_cli.recipe import LoraStudent, Recipe
+from tdd_cli.run import RUNS, recipe_hash, runs
+from tdd_cli.training.assemble import make_pair
+from tdd_cli.training.precision import precision
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes on the device, by what they are for."""
+
+    weights: int  # of the network, or of both networks
+    encoders: int  # and the VAE's decoder, for previews
+    gradients: int
+    optimizer: int
+    activations: int  # kept for the backward pass of one forward pass of train.device_batch
+
+    @property
+    def total(self) -> int:
+        """All of them."""
+        return sum(getattr(self, field.name) for field in fields(self))
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run comes to."""
+
+    parameters: int  # of the network
+    trainable: int
+    memory: Memory
+    pictures: int  # seen, over all steps
+    disk: int  # bytes of the checkpoints kept
+    seconds: float | None  # None where no run of this recipe was measured here
+
+
+def make_plan(recipe: Recipe, root: Path = RUNS) -> Plan:
+    """The plan of a recipe; MissingComponent where the model's configuration is not here."""
+    lora = isinstance(recipe.student, LoraStudent)
+    dtype = precision(recipe.train.precision).frozen if lora else torch.float32
+    model = recipe.model
+    family = blank_family(model.family, model.path, dtype=dtype, config=model.config)
+    parameters = sum(parameter.numel() for parameter in family.net.parameters())
+    pair = make_pair(recipe, family)
+    if recipe.train.gradient_checkpointing:
+        family.net.enable_gradient_checkpointing()  # type: ignore[operator]
+    family.net.train()
+    trained = _bytes(pair.parameters)
+    memory = Memory(
+        weights=_bytes(family.net.parameters()) * (1 if lora else 2),
+        encoders=_encoder_bytes(family, recipe.data.cache),
+        gradients=trained,
+        optimizer=2 * trained,
+        activations=_activations(family, pair.student, recipe),
+    )
+    pictures = recipe.train.steps * recipe.train.global_batch
+    rate = measured_rate(recipe, root)
+    return Plan(
+        parameters,
+        sum(parameter.numel() for parameter in pair.parameters),
+        memory,
+        pictures,
+        recipe.checkpoint.keep * 3 * trained,
+        pictures / rate if rate else None,
+    )
+
+
+def measured_rate(recipe: Recipe, root: Path = RUNS) -> float | None:
+    """Pictures a second of the newest run of the same recipe; None where there is none."""
+    for run in runs(root):
+        try:
+            same = json.loads(run.manifest.read_text("utf-8")).get("recipe_sha256") == recipe_hash(recipe)
+        except (OSError, ValueError):
+            continue
+        rates = [record["images_per_s"] for record in run.records()] if same else []
+        if rates:
+            return float(sorted(rates)[len(rates) // 2])
+    return None
+
+
+def lines(plan: Plan, recipe: Recipe) -> Iterator[str]:
+    """The plan as text."""
+    yield f"parameters   {plan.parameters:,}, trained {plan.trainable:,}"
+    parts = ", ".join(
+        f"{field.name} {_size(getattr(plan.memory, field.name))}" for field in fields(plan.memory)
+    )
+    yield f"memory       about {_size(plan.memory.total)}: {parts}"
+    steps, batch = recipe.train.steps, recipe.train.global_batch
+    yield f"steps        {steps:,} of {batch:,}: {plan.pictures:,} pictures seen"
+    yield f"disk         {_size(plan.disk)} of checkpoints"
+    hours = (
+        "unknown: no run of this recipe was measured here" if plan.seconds is None else _clock(plan.seconds)
+    )
+    yield f"time         {hours}"
+
+
+def saved_bytes(forward: Callable[[], Tensor], own: Iterator[nn.Parameter]) -> int:
+    """Bytes that autograd keeps for the backward pass of `forward`, parameters not counted."""
+    known = {parameter.untyped_storage()._cdata for parameter in own}
+    kept: dict[int, Tensor] = {}
+
+    def keep(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()._cdata
+        if storage not in known:
+            kept[storage] = tensor
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        loss = forward()
+    total = sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
+    del loss
+    return total
+
+
+def _activations(
+    family: Family, student: Callable[[Tensor, Tensor, dict[str, Tensor]], Tensor], recipe: Recipe
+) -> int:
+    batch = recipe.train.device_batch or recipe.train.global_batch
+    side = recipe.data.resolution
+    x = torch.empty(batch, *family.latent_shape(side, side), device="meta")
+    t = torch.zeros(batch, dtype=torch.long, device="meta")
+    cond = family.encode_prompts([""] * batch, uncropped(side, side, batch))
+    for parameter in family.net.parameters():  # there is no autocast of tensors without memory
+        parameter.data = parameter.data.to(precision(recipe.train.precision).frozen)
+    distance = pseudo_huber()
+    return saved_bytes(lambda: distance(student(x, t, cond), x), family.net.parameters())
+
+
+def _encoder_bytes(family: Family, cache: str) -> int:
+    """What is in memory beside the network; a cache on disk needs fewer of them."""
+    total = 0
+    for name, part in family.pipeline().components.items():
+        if not isinstance(part, nn.Module) or name == family.parts.net:
+            continue
+        if name.startswith("text_encoder") and cache == "all":
+            continue
+        total += _bytes(part.parameters())
+        if name == "vae" and cache in ("latents", "all"):
+            total -= _bytes(part.encoder.parameters())  # type: ignore[union-attr]
+    return total
+
+
+def _bytes(parameters: object) -> int:
+    return sum(parameter.nbytes for parameter in parameters)  # type: ignore[attr-defined]
+
+
+def _size(count: int) -> str:
+    return f"{count / 2**30:.1f} GiB" if count >= 2**30 else f"{count / 2**20:.0f} MiB"
+
+
+def _clock(seconds: float) -> str:
+    return f"{seconds / 3600:.1f} hours" if seconds >= 5400 else f"{seconds / 60:.0f} minutes"

@@ -86,8 +86,8 @@ def variety(folder: Path, *, guidances: list[float], sheet: Path | None) -> None
         images = drawn.unflatten(0, (len(names), SEEDS))
         print(_variety_row(f"guidance {guidance:g}", images, emoji, names), flush=True)
     if sheet:
-        rows = [to_images(some) for some in images[::4]]
-        grid(rows, names[::4], [f"seed {seed}" for seed in range(SEEDS)], cell=64).save(sheet)
+        rows = [to_images(some) for some in images[::8]]
+        grid(rows, names[::8], [f"seed {seed}" for seed in range(SEEDS)], cell=64).save(sheet)
 
 
 def _real(emoji: dataset.Emoji, name: str) -> Tensor:

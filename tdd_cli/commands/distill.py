@@ -25,8 +25,8 @@ def distill(
     recipe: Annotated[
         str | None,
         typer.Option(
-            "--recipe", "-r", metavar="NAME|FILE", help="Shipped recipe or YAML file. [default: emoji-4to8]",
-            autocompletion=complete_recipe, show_default=False,
+            "--recipe", "-r", metavar="NAME|FILE", help="Shipped recipe or YAML file.",
+            show_default="emoji-4to8", autocompletion=complete_recipe,
         ),
     ] = None,
     overrides: Annotated[
@@ -34,7 +34,7 @@ def distill(
         typer.Option("--set", metavar="KEY=VALUE", help="Change one key of the recipe; may be repeated."),
     ] = None,
     out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="The run folder. [default: runs/RECIPE-DATE-TIME]")
+        Path | None, typer.Option("--out", "-o", help="The run folder.", show_default="runs/RECIPE-DATE-TIME")
     ] = None,
     resume: Annotated[
         str | None,

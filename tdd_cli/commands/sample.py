@@ -44,7 +44,7 @@ def sample(
     run: Annotated[
         Path | None,
         typer.Option(
-            "--run", help="A run of tdd distill. [default: the bundled student]", rich_help_panel=MODEL
+            "--run", help="A run of tdd distill.", show_default="the bundled student", rich_help_panel=MODEL
         ),
     ] = None,
     model: Annotated[
@@ -58,7 +58,12 @@ def sample(
     ] = None,
     family: Annotated[
         str | None,
-        typer.Option("--family", help="Of --model: sdxl or sd15. [default: seen]", rich_help_panel=MODEL),
+        typer.Option(
+            "--family",
+            help="Of --model: sdxl or sd15.",
+            show_default="as the model says",
+            rich_help_panel=MODEL,
+        ),
     ] = None,
     lora: Annotated[
         list[str] | None,

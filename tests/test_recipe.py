@@ -119,7 +119,7 @@ def test_every_key_is_documented():
             "data.resolution must be an integer >= 8 and a multiple of 8, got 60",
         ),
         (
-            "precision: fp32",
+            "precision: auto",
             "precision: fp8",
             "train.precision must be one of auto, fp32, fp16, bf16, got 'fp8'",
         ),

@@ -28,7 +28,7 @@ from tdd_cli.training.prepare import draw_latents
 
 SMALL = (
     "train.steps=6", "train.warmup=2", "train.global_batch=4", "train.device_batch=2", "data.resolution=32",
-    "checkpoint.every=2", "preview.every=0", "preview.prompts=[a fox]",
+    "checkpoint.every=2", "preview.every=0", "preview.prompts=[a fox]", "train.precision=fp32",
 )  # fmt: skip
 
 

@@ -23,7 +23,7 @@ from tdd_cli.training.resume import differences, settle_data, settle_recipe, unf
 
 SMALL = (
     "train.steps=5", "train.warmup=1", "train.global_batch=2", "train.device_batch=2", "data.resolution=32",
-    "student.rank=1", "checkpoint.every=1", "preview.prompts=[]",
+    "student.rank=1", "checkpoint.every=1", "preview.prompts=[]", "train.precision=fp32",
 )  # fmt: skip
 
 

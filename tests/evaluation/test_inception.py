@@ -42,6 +42,17 @@ def test_its_features_are_those_of_torch_fidelity():
     assert top == pytest.approx(TOP, rel=1e-3)
 
 
+def test_its_features_are_those_of_torch_fidelity_where_it_is_installed(tmp_path):
+    theirs = pytest.importorskip("torch_fidelity.feature_extractor_inceptionv3", exc_type=ImportError)
+    ours = inception.Inception().eval()
+    ours.load_state_dict(random_state(ours))
+    torch.save(ours.state_dict(), tmp_path / "weights.pth")
+    extract = theirs.FeatureExtractorInceptionV3("inception", ["2048"], str(tmp_path / "weights.pth"))
+    pixels = torch.randint(0, 256, (2, 3, 299, 299), generator=Generator().manual_seed(2), dtype=torch.uint8)
+    with torch.no_grad():
+        torch.testing.assert_close(ours(pixels.float()), extract(pixels)[0], rtol=1e-4, atol=1e-4)
+
+
 MEAN, SOME, TOP = 3.517353, [0.049612, 15.212732, 11.726766, 4.503437], 0.976522
 
 

@@ -40,6 +40,7 @@ def main() -> None:
     parts.add_parser("features").add_argument("--steps", type=int, default=600, help="of 128 pictures each")
     parts.add_parser("export").add_argument("--out", type=Path, default=TEACHER)
     args = vars(parser.parse_args())
+    args["folder"].mkdir(parents=True, exist_ok=True)
     run = {"vae": _vae, "text": _text, "unet": _unet, "features": _features, "export": _export}
     run[args.pop("part")](**args)
 

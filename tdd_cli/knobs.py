@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from tdd_cli.errors import UsageError
-from tdd_cli.recipe_keys import nearest
+from tdd_cli.recipe_keys import did_you_mean
 from tdd_cli.sampling import Sampling
 
 
@@ -18,9 +18,8 @@ def turn(sampling: Sampling, given: Mapping[str, object]) -> Sampling:
     """
     for name in given:
         if name not in KNOBS:
-            close = nearest(name, list(KNOBS))
             raise UsageError(
-                f"unknown setting {name!r}" + (f"; did you mean {close!r}?" if close else ""),
+                f"unknown setting {name!r}{did_you_mean(name, KNOBS)}",
                 hint=f"Settings: {', '.join(KNOBS)}.",
             )
     for name, read in KNOBS.items():  # in their order: a guidance range needs the steps

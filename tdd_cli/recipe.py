@@ -18,7 +18,7 @@ from pydantic_core import PydanticCustomError
 from tdd_cli import yaml_lines
 from tdd_cli.data.filters import parse as parse_thresholds
 from tdd_cli.errors import RecipeError
-from tdd_cli.recipe_keys import Key, keys_of, nearest
+from tdd_cli.recipe_keys import Key, did_you_mean, keys_of, nearest
 from tdd_cli.shipped import recipe_folder, recipe_names
 from tdd_cli.yaml_lines import Where
 
@@ -489,8 +489,7 @@ def _split(override: str) -> tuple[str, Any, str]:
             f"--set {override!r} has no value", hint="Write --set key=value, for instance train.lr=1e-4."
         )
     if path not in _PATHS:
-        close = nearest(path, sorted(_PATHS))
-        also = f"; did you mean {close!r}?" if close else ""
+        also = did_you_mean(path, sorted(_PATHS))
         raise RecipeError(f"unknown key {path!r} in --set{also}", hint="tdd recipes keys lists every key.")
     value, _ = yaml_lines.load(text, lambda line: f"--set {override}")
     return path, value, override
@@ -587,8 +586,8 @@ def _unknown(path: Where, data: dict[str, Any]) -> str:
         takes = ", ".join(sorted(_variant_keys(section, chosen) - {VARIANTS[section]})) or "no keys"
         return f"{dotted} belongs to {VARIANTS[section]} {owners[0]}; {chosen} takes {takes}"
     siblings = [known for known in _PATHS if known.startswith(section + ".")] if len(path) > 1 else []
-    close = nearest(dotted, sorted(siblings)) or nearest(dotted, sorted(_PATHS))
-    return f"unknown key {dotted!r}" + (f"; did you mean {close!r}?" if close else "")
+    close = did_you_mean(dotted, sorted(siblings)) or did_you_mean(dotted, sorted(_PATHS))
+    return f"unknown key {dotted!r}{close}"
 
 
 def _shown(value: Any) -> str:

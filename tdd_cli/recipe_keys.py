@@ -58,6 +58,12 @@ def nearest(word: str, known: Iterable[str]) -> str | None:
     return best if best is not None and likeness(best) > 0.6 else None
 
 
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """The end of a message about an unknown word: the known one most like it, or nothing."""
+    close = nearest(word, known)
+    return f"; did you mean {close!r}?" if close else ""
+
+
 def _sections(annotation: Any) -> Iterator[type[BaseModel]]:
     """The models inside an annotation: one for a section, several for a section with variants."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):

@@ -13,7 +13,7 @@ from tdd_cli.evaluation.protocol import Rules
 from tdd_cli.evaluation.subjects import Drawn, Model, Stored, image_folder
 from tdd_cli.generate import Sampling
 from tdd_cli.knobs import turn
-from tdd_cli.recipe_keys import nearest
+from tdd_cli.recipe_keys import did_you_mean
 from tdd_cli.student import find, settings
 
 
@@ -22,9 +22,8 @@ def metrics(text: str) -> list[str]:
     names = list(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
     for name in names:
         if name not in METRICS:
-            close = nearest(name, list(METRICS))
             raise UsageError(
-                f"unknown metric {name!r}" + (f"; did you mean {close!r}?" if close else ""),
+                f"unknown metric {name!r}{did_you_mean(name, METRICS)}",
                 hint=f"Metrics: {', '.join(METRICS)}.",
             )
     if not names:

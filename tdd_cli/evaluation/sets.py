@@ -19,7 +19,7 @@ from tdd_cli.evaluation import coco
 from tdd_cli.evaluation.cache import cache_folder
 from tdd_cli.evaluation.protocol import EvalSet, Reference, text_hash
 from tdd_cli.pictures import to_images
-from tdd_cli.recipe_keys import nearest
+from tdd_cli.recipe_keys import did_you_mean
 
 PARTI_FILE, PARTI_HUB, PARTI_COUNT = "PartiPrompts.tsv", "nateraw/parti-prompts", 1632
 EMOJI_N = 1000
@@ -33,9 +33,8 @@ def open_set(name: str, *, data: str | None = None, side: int | None = None) -> 
     if name.startswith("folder:"):
         return folder(name.removeprefix("folder:"), side)
     if name not in SETS:
-        close = nearest(name, list(SETS))
         raise UsageError(
-            f"unknown set {name!r}" + (f"; did you mean {close!r}?" if close else ""),
+            f"unknown set {name!r}{did_you_mean(name, SETS)}",
             hint=f"Sets: {', '.join(SETS)}, folder:DIR.",
         )
     if side is not None:

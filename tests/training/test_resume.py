@@ -14,6 +14,7 @@ from accelerate.state import AcceleratorState
 from PIL import Image
 from safetensors.torch import load_file
 
+from sets_on_disk import picture, picture_folder
 from tdd_cli.errors import UsageError
 from tdd_cli.recipe import load_recipe
 from tdd_cli.run import Run
@@ -94,8 +95,20 @@ def tars(folder):
     return folder
 
 
+def beside(folder):
+    """Seven pictures with a .txt beside each; one of them cannot be read."""
+    folder.mkdir()
+    for i in range(7):
+        picture(i).save(folder / f"{i}.png")
+        (folder / f"{i}.txt").write_text(f"a fox, number {i}")
+    (folder / "3.png").write_bytes(b"no picture")
+    return folder
+
+
 SOURCES = {
     "parquet": (),
+    "folder with metadata.csv": ("data.cache=none",),
+    "folder with .txt beside": ("data.workers=1",),
     "tars with workers": ("data.workers=2", "data.cache=none", "data.flip=false"),
     "cache": (
         "data.source=null",
@@ -107,15 +120,22 @@ SOURCES = {
 }
 
 
+MAKES = {
+    "folder with metadata.csv": lambda folder: picture_folder(folder, 7),
+    "folder with .txt beside": beside,
+    "tars with workers": tars,
+}
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 @pytest.mark.parametrize("kind", SOURCES)
 def test_a_run_killed_at_any_moment_ends_as_if_it_never_was(tiny_folders, tmp_path, monkeypatch, kind):
     monkeypatch.chdir(tmp_path)
-    changes = SOURCES[kind]
-    if kind == "tars with workers":
-        changes += (f"data.source={tars(tmp_path / 'tars')}",)
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "datasets")
+    made = MAKES[kind](tmp_path / "data") if kind in MAKES else None
     if kind == "cache":
         (tmp_path / "prompts.txt").write_text("a fox\nthe sun\na tree\n")
+    changes = [*SOURCES[kind], *([f"data.source={made}"] if made else [])]
     recipe = recipe_for(tiny_folders["sdxl"], *changes)
     began = time.monotonic()
     go(recipe, tmp_path / "whole")

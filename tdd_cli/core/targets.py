@@ -49,29 +49,63 @@ def ctm(times: Tensor) -> Selector:
 
 
 def tdd(
-    times: Tensor, *, k_min: int = 4, k_max: int = 8, reach: int | None = None, eta: float = 0.3
+    times: Tensor,
+    *,
+    k_min: int = 4,
+    k_max: int = 8,
+    candidates: str = "window",
+    reach: int | None = None,
+    eta: float = 0.3,
 ) -> Selector:
-    """s = floor((1 - u eta) tau), tau uniform over the nearby stops of k_min..k_max-step schedules.
+    """s = floor((1 - u eta) tau), tau uniform over a few stops of k_min..k_max-step schedules below t_prev.
 
-    `reach` is how far below the highest stop <= t_prev a target may lie (None: the longest jump of the k_min-
-    step schedule; below that its own jumps would not be trained, and it is refused). Lowering the target by
-    up to `eta` prepares the student for samplers that undershoot and re-noise. TDD, arXiv 2409.01347, section
-    3.
+    candidates  window: all within `reach` of the highest one (the published code); None: the longest jump of
+                    the k_min-step schedule; below that its own jumps would not be trained, and it is refused
+                steps: the next one of each k-step schedule, one for each k (the paper's figure 2a)
+
+    Lowering the target by up to `eta` prepares the student for samplers that undershoot and re-noise. TDD,
+    arXiv 2409.01347, section 3.
     """
+    if not 0 <= eta <= 1:
+        raise ValueError(f"eta is a share, 0..1, got {eta}")
+    if candidates not in CANDIDATES:
+        raise ValueError(f"candidates are one of {', '.join(CANDIDATES)}, got {candidates!r}")
+    draw = (
+        _in_window(times, k_min, k_max, reach) if candidates == "window" else _of_steps(times, k_min, k_max)
+    )
+
+    def select(t_prev: Tensor, generator: Generator | None = None) -> Tensor:
+        tau = draw(t_prev, generator)
+        u = torch.rand(tau.shape, generator=generator, device=tau.device)
+        return torch.floor((1 - u * eta) * tau).long()
+
+    return select
+
+
+CANDIDATES = ("window", "steps")
+
+
+def _in_window(times: Tensor, k_min: int, k_max: int, reach: int | None) -> Selector:
+    """One of all stops in [highest - reach, highest], highest the largest stop <= t_prev."""
     targets = stops(times, k_min, k_max)
     needed = largest_gap(times, k_min)
     reach = needed if reach is None else reach
     if reach < needed:
         raise ValueError(f"reach must be at least {needed}, the longest jump of {k_min} steps, got {reach}")
-    if not 0 <= eta <= 1:
-        raise ValueError(f"eta is a share, 0..1, got {eta}")
+    return lambda t_prev, generator: targets[_draw(*nearby(targets, t_prev, reach), generator)]
 
-    def select(t_prev: Tensor, generator: Generator | None = None) -> Tensor:
-        tau = targets[_draw(*nearby(targets, t_prev, reach), generator)]
-        u = torch.rand(tau.shape, generator=generator, device=tau.device)
-        return torch.floor((1 - u * eta) * tau).long()
 
-    return select
+def _of_steps(times: Tensor, k_min: int, k_max: int) -> Selector:
+    """The largest stop <= t_prev of the k-step schedule, k drawn uniformly: the jumps samplers make."""
+    every = torch.arange(int(times[-1]) + 1, device=times.device)
+    schedules = [stops(times, k, k) for k in range(k_min, k_max + 1)]
+    below = torch.stack([edges[_highest(edges, every)] for edges in schedules])  # [k, t_prev] -> stop
+
+    def draw(t_prev: Tensor, generator: Generator | None = None) -> Tensor:
+        last = torch.full_like(t_prev, len(below) - 1)
+        return below[_draw(torch.zeros_like(last), last, generator), t_prev]
+
+    return draw
 
 
 def nearby(targets: Tensor, t_prev: Tensor, reach: int) -> tuple[Tensor, Tensor]:

@@ -82,7 +82,9 @@ def _tdd_conflicts(target: TddTarget, grid: int, sample: Sample) -> Iterator[tup
         )
         return
     needed = longest_jump(grid, target.k_min)
-    if target.reach is not None and target.reach < needed:
+    if target.reach is not None and target.candidates != "window":
+        yield "target.reach", f"must be null with candidates {target.candidates}, got {target.reach}"
+    elif target.reach is not None and target.reach < needed:
         yield (
             "target.reach",
             f"must be at least {needed}, the longest of {target.k_min} steps, got {target.reach}",

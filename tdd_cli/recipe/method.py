@@ -15,11 +15,17 @@ class TddTarget(Section):
     rule: Literal["tdd"] = Field(description="near stops of k_min..k_max-step samplers")
     k_min: int = Field(default=4, ge=1, le=1000, description="fewest sampling steps trained for")
     k_max: int = Field(default=8, ge=1, le=1000, description="most sampling steps trained for")
+    candidates: Literal["window", "steps"] = Field(
+        default="window",
+        description="which stops are drawn from: all within reach (the published code), or the next one of "
+        "each number of steps (the paper's figure 2a)",
+    )
     reach: int | None = Field(
         default=None,
         ge=1,
         le=1000,
-        description="how far below the nearest stop a target may lie, timesteps (null: as far as needed)",
+        description="window: how far below the nearest stop a target may lie, timesteps (null: as far as "
+        "needed)",
     )
     eta: float = Field(default=0.3, ge=0, le=1, description="share by which a target is lowered at most")
 

@@ -119,3 +119,34 @@ def test_a_reach_that_would_lose_the_k_min_schedule_is_refused():
         tdd(GRID, reach=251)
     with pytest.raises(ValueError, match="eta is a share"):
         tdd(GRID, eta=1.5)
+    with pytest.raises(ValueError, match="window, steps, got 'stops'"):
+        tdd(GRID, candidates="stops")
+
+
+def test_candidates_of_steps_are_the_next_stop_of_every_number_of_steps():
+    select = tdd(GRID, candidates="steps", eta=0.0)
+    for t_prev in (995, 747, 503, 251, 3, 0):
+        expected = {max(s for s in [*equal(GRID, k).tolist(), 0] if s <= t_prev) for k in range(4, 9)}
+        drawn = select(torch.full((2000,), t_prev), generator()).tolist()
+        assert set(drawn) == expected
+
+
+def test_candidates_of_one_number_of_steps_are_the_phases_of_pcm():
+    ours = tdd(GRID, k_min=4, k_max=4, candidates="steps", eta=0.0)(T_PREV, generator())
+    assert torch.equal(ours, pcm(GRID, phases=4)(T_PREV, None))
+
+
+def test_every_number_of_steps_is_drawn_as_often():
+    drawn = tdd(GRID, candidates="steps", eta=0.0)(torch.full((20_000,), 995), generator())
+    stops_of = [max(s for s in equal(GRID, k).tolist() if s <= 995) for k in range(4, 9)]
+    for stop in stops_of:
+        share = (drawn == stop).float().mean().item()
+        assert share == pytest.approx(stops_of.count(stop) / 5, abs=0.02)
+
+
+def test_steps_never_jump_farther_than_the_k_min_schedule_does():
+    reached = (
+        GRID[torch.searchsorted(GRID, T_PREV, right=True).clamp(max=249)]
+        - tdd(GRID, candidates="steps", eta=0.0)(T_PREV, generator())
+    ).max()
+    assert reached <= 252

@@ -28,6 +28,13 @@ class Train(Section):
     grad_clip: float = Field(
         default=1.0, gt=0, description="largest gradient norm; longer gradients are scaled down"
     )
+    ema: float | None = Field(
+        default=None,
+        gt=0,
+        lt=1,
+        description="decay, each step, of an average of the student, which previews and the result then are: "
+        "0.99 to 0.9999, the longer the run the higher (null: none)",
+    )
     max_bad_steps: int = Field(
         default=20,
         ge=1,

@@ -21,6 +21,7 @@ from tdd_cli.families.base import Family
 from tdd_cli.families.reload import TRIAL_PROMPT
 from tdd_cli.families.styles import fuse_style
 from tdd_cli.recipe import LoraStudent, Recipe
+from tdd_cli.training.ema import Ema
 from tdd_cli.training.encode import checked
 from tdd_cli.training.loop import Method, Shares, Step, learning_rate, train
 from tdd_cli.training.precision import precision
@@ -39,6 +40,7 @@ class Assembled:
     accelerator: Accelerator
     optimizer: torch.optim.Optimizer
     stock: Stock
+    ema: Ema | None  # the student's average, where the recipe asks for one
     steps: Callable[..., Iterator[Step]]  # (start=, steps=) -> the training loop
 
 
@@ -51,8 +53,8 @@ def assemble(recipe: Recipe, *, show: Show = drain) -> Assembled:
     mixed, dtype = precision(settings.precision)
     patience = InitProcessGroupKwargs(timeout=PATIENCE)
     accelerator = Accelerator(mixed_precision=mixed, kwargs_handlers=[patience])
-    raw = open_raw(recipe.data, settings.seed)
     lora = isinstance(recipe.student, LoraStudent)
+    raw = open_raw(recipe.data, settings.seed)
     family = load_family(
         recipe.model.family,
         recipe.model.path,
@@ -83,6 +85,7 @@ def assemble(recipe: Recipe, *, show: Show = drain) -> Assembled:
     )
     family.net.train()
     family.net, optimizer = accelerator.prepare(family.net, optimizer)
+    ema = Ema(pair.parameters, settings.ema) if settings.ema else None
     steps = partial(
         train,
         family,
@@ -99,8 +102,9 @@ def assemble(recipe: Recipe, *, show: Show = drain) -> Assembled:
         grad_clip=settings.grad_clip,
         seed=settings.seed,
         workers=recipe.data.workers,
+        ema=ema,
     )
-    return Assembled(family, pair, accelerator, optimizer, stock, steps)
+    return Assembled(family, pair, accelerator, optimizer, stock, ema, steps)
 
 
 def make_method(recipe: Recipe) -> Method:

@@ -22,15 +22,20 @@ _NAME = re.compile(r"step-(\d+)")
 def save(
     folder: Path,
     step: int,
-    student: Mapping[str, Tensor],
+    states: Mapping[str, Mapping[str, Tensor]],
     optimizer: torch.optim.Optimizer,
     extra: dict[str, object],
 ) -> Path:
-    """Write folder/step-N, beside first and then renamed; `extra` is JSON (the gradient scaler's state)."""
+    """Write folder/step-N, beside first and then renamed.
+
+    states  of the student, and of its average ("ema") where there is one: a file each
+    extra   JSON: the gradient scaler's state
+    """
     final = folder / f"step-{step:06d}"
     with replacing(final) as beside:
         beside.mkdir()
-        save_file(_plain(student), beside / "student.safetensors")
+        for name, state in states.items():
+            save_file(_plain(state), beside / f"{name}.safetensors")
         save_file(_plain(optimizer_tensors(optimizer)), beside / "optimizer.safetensors")
         (beside / "state.json").write_text(json.dumps({"step": step, **extra}))
     return final
@@ -38,18 +43,20 @@ def save(
 
 def load(
     checkpoint: Path, optimizer: torch.optim.Optimizer
-) -> tuple[int, dict[str, Tensor], dict[str, object]]:
-    """(steps done, the student's tensors, extra) of a checkpoint; the optimizer's state is put back."""
+) -> tuple[int, dict[str, dict[str, Tensor]], dict[str, object]]:
+    """(steps done, states, extra) of a checkpoint, as given to `save`; the optimizer's state is put back."""
     try:
         extra = json.loads((checkpoint / "state.json").read_text())
-        student = load_file(checkpoint / "student.safetensors")
+        states = {"student": load_file(checkpoint / "student.safetensors")}
+        if (average := checkpoint / "ema.safetensors").exists():
+            states["ema"] = load_file(average)
         restore_optimizer(optimizer, load_file(checkpoint / "optimizer.safetensors"))
     except (OSError, ValueError, KeyError, SafetensorError) as error:
         raise UsageError(
             f"the checkpoint {checkpoint} cannot be read: {error}",
             hint="Remove it: the run then resumes from the one before.",
         ) from None
-    return int(extra.pop("step")), student, extra
+    return int(extra.pop("step")), states, extra
 
 
 def latest(folder: Path) -> Path | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +12,7 @@ import torch
 from accelerate import Accelerator
 
 from tdd_cli.errors import TddError, UsageError
+from tdd_cli.families.base import Family
 from tdd_cli.families.lora import bare_copy, save_lora
 from tdd_cli.families.reload import Reload, check_saved, trial
 from tdd_cli.files import replacing, write_atomic
@@ -66,7 +67,7 @@ def conduct(
         every = recipe.preview.every
         if previews and (done.step == stop or (every and done.step % every == 0)):
             path = run.samples / f"step-{done.step:06d}.png"
-            with bare_network(parts):
+            with bare_network(parts), averaged(parts):
                 save_png(previews.draw(done.step), path)
             yield Report(done.step, saved=path)
 
@@ -84,6 +85,11 @@ def bare_network(parts: Assembled) -> Iterator[None]:
         family.net = wrapped
 
 
+def averaged(parts: Assembled) -> AbstractContextManager[None]:
+    """Within it the student is its average over the steps, where the run keeps one."""
+    return parts.ema.applied() if parts.ema else nullcontext()
+
+
 def agreed(halt: bool, step: int, accelerator: Accelerator) -> bool:
     """Whether to stop: with several processes all after the same step, where one of them was told to."""
     if accelerator.num_processes == 1:
@@ -98,7 +104,11 @@ def save_checkpoint(run: Run, parts: Assembled, step: int, *, keep: int, milesto
     """Write a checkpoint of `step`; of the others the newest `keep` and the milestones stay."""
     scaler = parts.accelerator.scaler
     extra = {"scaler": scaler.state_dict()} if scaler is not None else {}
-    path = checkpoint.save(run.checkpoints, step, parts.pair.state(), parts.optimizer, extra)
+    states = {"student": parts.pair.state()}
+    if parts.ema:
+        with parts.ema.applied():
+            states["ema"] = {name: value.to("cpu", copy=True) for name, value in parts.pair.state().items()}
+    path = checkpoint.save(run.checkpoints, step, states, parts.optimizer, extra)
     checkpoint.prune(run.checkpoints, keep, milestones=milestones)
     return path
 
@@ -117,8 +127,11 @@ def restore(run: Run, parts: Assembled, *, say: Callable[[str], None] = lambda t
             say(f"{error.message}; trying the one before")
     step = 0
     if found is not None:
-        step, student, extra = found
-        parts.pair.load_state(student)
+        step, states, extra = found
+        if parts.ema:
+            parts.pair.load_state(states.get("ema", states["student"]))
+            parts.ema.restart()
+        parts.pair.load_state(states["student"])
         if "scaler" in extra and parts.accelerator.scaler is not None:
             parts.accelerator.scaler.load_state_dict(extra["scaler"])
     if parts.accelerator.is_main_process:
@@ -133,12 +146,18 @@ def finish(recipe: Recipe, run: Run, parts: Assembled) -> Reload | None:
 
     Raises TddError, with nothing left behind, where what was written does not compute what was trained.
     """
-    family = parts.family
-    family.net = parts.accelerator.unwrap_model(family.net)
-    family.net.eval()
-    inference, reload = Inference.of(recipe), None
+    parts.family.net = parts.accelerator.unwrap_model(parts.family.net)
+    parts.family.net.eval()
+    with averaged(parts):
+        reload = _write_student(recipe, run, parts.family)
+    Inference.of(recipe).save(run.inference)
+    return reload
+
+
+def _write_student(recipe: Recipe, run: Run, family: Family) -> Reload | None:
+    """The student's weights as a file of the run, tried."""
     if isinstance(recipe.student, LoraStudent):
-        metadata = {"tdd": json.dumps(inference.model_dump())}
+        metadata = {"tdd": json.dumps(Inference.of(recipe).model_dump())}
         save_lora(family.net, run.adapter, metadata, prefix=family.lora_prefix)
         reload = check_saved(
             run.adapter, family.net, bare_copy(family.net), trial(family), prefix=family.lora_prefix
@@ -150,11 +169,10 @@ def finish(recipe: Recipe, run: Run, parts: Assembled) -> Reload | None:
                 f"max |delta| {reload.delta:.1e}",
                 hint="Please report this; the trained state is in the run's checkpoints.",
             )
-    else:
-        with replacing(run.folder / "student") as beside:
-            family.net.save_pretrained(beside, safe_serialization=True)  # type: ignore[operator]
-    inference.save(run.inference)
-    return reload
+        return reload
+    with replacing(run.folder / "student") as beside:
+        family.net.save_pretrained(beside, safe_serialization=True)  # type: ignore[operator]
+    return None
 
 
 def make_previews(recipe: Recipe, parts: Assembled) -> Previews:

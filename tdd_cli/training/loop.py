@@ -20,6 +20,7 @@ from tdd_cli.data.batches import Batch, batches
 from tdd_cli.data.rejects import Reject
 from tdd_cli.families.base import Family
 from tdd_cli.training.draws import Draws, draw_step
+from tdd_cli.training.ema import Ema
 from tdd_cli.training.encode import Encode
 from tdd_cli.training.student import Pair
 
@@ -81,10 +82,12 @@ def train(
     start: int,
     steps: int,
     workers: int = 0,
+    ema: Ema | None = None,
 ) -> Iterator[Step]:
     """Yields after every optimizer step from `start` to `steps`.
 
-    `encode` gives a batch's x0 and condition, `lr_at` the learning rate of the n-th step (n from 0).
+    `encode` gives a batch's x0 and condition, `lr_at` the learning rate of the n-th step (n from 0); `ema`
+    takes in the student after each.
     """
     parts = shares.parts()
     rows = (_rows(step, shares.batch, part) for step in range(start, steps) for part in parts)
@@ -107,6 +110,8 @@ def train(
         grad_norm = accelerator.clip_grad_norm_(pair.parameters, grad_clip)
         update(optimizer, grad_norm, scaled=accelerator.scaler is not None)
         optimizer.zero_grad()
+        if ema is not None:
+            ema.update(step)
         yield Step(step + 1, torch.stack(losses).mean(), grad_norm, lr, left_out)
 
 

@@ -23,7 +23,7 @@ from tdd_cli.training.precision import precision
 class Memory:
     """Bytes on the device, by what they are for."""
 
-    weights: int  # of the network, or of both networks
+    weights: int  # of the network, or of both networks, and of the student's average if there is one
     encoders: int  # and the VAE's decoder, for previews
     gradients: int
     optimizer: int
@@ -59,8 +59,9 @@ def make_plan(recipe: Recipe, root: Path = RUNS) -> Plan:
         family.net.enable_gradient_checkpointing()  # type: ignore[operator]
     family.net.train()
     trained = _bytes(pair.parameters)
+    average = trained if recipe.train.ema else 0
     memory = Memory(
-        weights=_bytes(family.net.parameters()) * (1 if lora else 2),
+        weights=_bytes(family.net.parameters()) * (1 if lora else 2) + average,
         encoders=_encoder_bytes(family, recipe.data.cache),
         gradients=trained,
         optimizer=2 * trained,
@@ -73,7 +74,7 @@ def make_plan(recipe: Recipe, root: Path = RUNS) -> Plan:
         sum(parameter.numel() for parameter in pair.parameters),
         memory,
         pictures,
-        recipe.checkpoint.keep * 3 * trained,
+        recipe.checkpoint.keep * (3 * trained + average),
         pictures / rate if rate else None,
     )
 

@@ -18,11 +18,14 @@ def optimizer(seed=0):
 def test_what_was_saved_comes_back(tmp_path):
     saved = optimizer()
     student = {"a.lora_A.weight": torch.randn(2, 3)}
-    path = checkpoint.save(tmp_path, 20, student, saved, {"scaler": {"scale": 2.0}})
+    states = {"student": student, "ema": {"a.lora_A.weight": torch.randn(2, 3)}}
+    path = checkpoint.save(tmp_path, 20, states, saved, {"scaler": {"scale": 2.0}})
     fresh = optimizer(seed=1)
     step, loaded, extra = checkpoint.load(path, fresh)
     assert (step, extra) == (20, {"scaler": {"scale": 2.0}})
-    assert torch.equal(loaded["a.lora_A.weight"], student["a.lora_A.weight"])
+    assert loaded.keys() == states.keys()
+    for name, state in states.items():
+        assert torch.equal(loaded[name]["a.lora_A.weight"], state["a.lora_A.weight"])
     ours, theirs = checkpoint.optimizer_tensors(fresh), checkpoint.optimizer_tensors(saved)
     assert ours.keys() == theirs.keys()
     assert all(torch.equal(ours[key], theirs[key]) for key in ours)
@@ -30,7 +33,7 @@ def test_what_was_saved_comes_back(tmp_path):
 
 def test_the_newest_are_kept(tmp_path):
     for step in (5, 100, 20):
-        checkpoint.save(tmp_path, step, {"a": torch.zeros(1)}, optimizer(), {})
+        checkpoint.save(tmp_path, step, {"student": {"a": torch.zeros(1)}}, optimizer(), {})
     checkpoint.prune(tmp_path, 2)
     assert [path.name for path in checkpoint.list_all(tmp_path)] == ["step-000020", "step-000100"]
     assert checkpoint.latest(tmp_path).name == "step-000100"
@@ -44,7 +47,7 @@ def test_an_interrupted_write_is_not_a_checkpoint(tmp_path):
 
 @pytest.mark.parametrize("file", ["state.json", "student.safetensors", "optimizer.safetensors"])
 def test_a_damaged_checkpoint_is_said(tmp_path, file):
-    path = checkpoint.save(tmp_path, 1, {"a": torch.zeros(1)}, optimizer(), {})
+    path = checkpoint.save(tmp_path, 1, {"student": {"a": torch.zeros(1)}}, optimizer(), {})
     (path / file).write_bytes(b"damaged")
     with pytest.raises(UsageError, match="cannot be read"):
         checkpoint.load(path, optimizer())

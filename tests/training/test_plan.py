@@ -37,6 +37,15 @@ def test_parameters_and_weights_are_those_of_the_run(tiny_folders, skeleton, tmp
     assert plan.seconds is None
 
 
+def test_an_average_is_one_more_copy_of_what_is_trained(skeleton, tmp_path):
+    plain, averaged = (
+        make_plan(load_recipe("emoji-4to8", [f"model.path={skeleton}", *SMALL, f"train.ema={ema}"]), tmp_path)
+        for ema in ("null", "0.99")
+    )
+    assert averaged.memory.weights - plain.memory.weights == 4 * plain.trainable
+    assert averaged.disk > plain.disk
+
+
 def test_activations_grow_with_the_batch_and_shrink_with_checkpointing(skeleton, tmp_path):
     def activations(*changes):
         recipe = load_recipe(

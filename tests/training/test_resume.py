@@ -106,7 +106,7 @@ def beside(folder):
 
 
 SOURCES = {
-    "parquet": (),
+    "parquet": ("train.ema=0.9",),
     "folder with metadata.csv": ("data.cache=none",),
     "folder with .txt beside": ("data.workers=1",),
     "tars with workers": ("data.workers=2", "data.cache=none", "data.flip=false"),

@@ -1,13 +1,14 @@
 """Carries out the study, or what is missing of it, and writes docs/study.md with its pictures.
 
 python -m tdd_cli.bundled.emoji.study --dry-run       # the commands, and which are done
-python -m tdd_cli.bundled.emoji.study                 # about half a day on two cores; may be stopped at will
+python -m tdd_cli.bundled.emoji.study                 # about three hours on two cores; may be stopped at will
 python -m tdd_cli.bundled.emoji.study --part 1 --seeds 0
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import shlex
 import sys
 from pathlib import Path
@@ -27,7 +28,7 @@ def main(arguments: list[str] | None = None, execute: Execute = in_process_of_it
             for task in plan:
                 print(f"{'done' if done(args.out, task) else '    '}  tdd {shlex.join(task.command)}")
             return 0
-        for number, (task, before) in enumerate(carry_out(args.out, plan, execute), 1):
+        for number, (task, before) in enumerate(carry_out(args.out, plan, execute, jobs=args.jobs), 1):
             state = "had been done" if before else "done"
             print(f"{number}/{len(plan)} {task.name}: {state}", file=sys.stderr, flush=True)
         print(_write(args.out, size, args.docs, samples=1 in args.part))
@@ -51,6 +52,7 @@ def parser() -> argparse.ArgumentParser:
     found.add_argument("--n", type=int, default=normal.n, help="pictures of every measurement")
     found.add_argument("--teacher-steps", type=int, default=normal.teacher_steps)
     found.add_argument("--set", action="append", default=[], help="change a key of every recipe")
+    found.add_argument("--jobs", type=int, default=os.cpu_count(), help="commands at a time, 1 thread each")
     found.add_argument("--dry-run", action="store_true", help="only list the commands")
     return found
 

@@ -1,28 +1,22 @@
 """The study: a plan of commands, each carried out once, and what is said of the figures."""
 
 import json
+import threading
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
-from typer.testing import CliRunner
 
 from tdd_cli.bundled.emoji.study.__main__ import main
 from tdd_cli.bundled.emoji.study.carry import carry_out, done
 from tdd_cli.bundled.emoji.study.page import write_page
 from tdd_cli.bundled.emoji.study.plan import METHODS, Size, Task, own_sampler, tasks
 from tdd_cli.bundled.emoji.study.summary import Mean, ahead, best_guidance, over_seeds
-from tdd_cli.cli import app
+from tdd_cli.bundled.emoji.study.tables import verdicts
 from tdd_cli.errors import TddError, UsageError
 from tdd_cli.evaluation.metrics import Figure
 from tdd_cli.evaluation.results import Entry, Result
 from tdd_cli.recipe import load_recipe
-
-
-def execute(arguments):
-    done = CliRunner().invoke(app, list(map(str, arguments)))
-    if done.exit_code:
-        print(done.output, done.exception)
-    return done.exit_code
 
 
 def test_every_training_of_the_plan_is_a_recipe_that_loads(tmp_path):
@@ -31,8 +25,8 @@ def test_every_training_of_the_plan_is_a_recipe_that_loads(tmp_path):
     for task in trained:
         options = task.command[1:]
         sets = [value for key, value in pairwise(options) if key == "--set"]
-        assert load_recipe(options[options.index("--recipe") + 1], sets).train.steps in (1000, 500, 250, 125)
-    assert len(trained) == 3 * (4 + 5 + 4 * 3)
+        assert load_recipe(options[options.index("--recipe") + 1], sets).train.steps in (300, 150, 75)
+    assert len(trained) == 3 * (4 + 5 + 4 * 2) + 4 * 4  # methods, ablations, budgets; rates of one seed
     assert len({task.name for task in plan}) == len(plan)
 
 
@@ -57,6 +51,28 @@ def test_tasks_are_carried_out_once_and_a_failure_stops_them(tmp_path):
         list(carry_out(tmp_path, plan, fails_at_b))
     assert [before for _, before in carry_out(tmp_path, plan, fails_at_b)] == [True, False, False]
     assert calls == ["a", "b", "b", "c"]
+
+
+def test_as_many_run_at_a_time_as_asked_but_measurements_one_by_one(tmp_path):
+    trainings = [Task(f"run-{i}", 1, ("distill", str(i)), tmp_path / str(i)) for i in range(2)]
+    measurements = [Task(f"m-{i}", 1, ("eval", str(i)), needs=("run-0", "run-1")) for i in range(2)]
+    together = threading.Barrier(2, timeout=30)
+    lock, under_way, order = threading.Lock(), [], []
+
+    def execute(arguments):
+        kind, _ = arguments
+        with lock:
+            under_way.append(kind)
+            order.append(kind)
+            assert under_way.count("eval") <= 1
+        if kind == "distill":
+            together.wait()  # passes only if both are under way
+        with lock:
+            under_way.remove(kind)
+        return 0
+
+    assert len(list(carry_out(tmp_path, [*measurements, *trainings], execute, jobs=2))) == 4
+    assert order == ["distill", "distill", "eval", "eval"]
 
 
 def test_an_unfinished_run_is_resumed(tmp_path):
@@ -111,19 +127,32 @@ def test_ahead_is_beyond_both_spreads(result):
     assert not ahead({**means, "pcm": Mean(11.5, 0.7, 2)}, "tdd", "fid")
 
 
-def test_the_best_guidance_is_that_of_the_lowest_fid_among_those_measured_at_all_steps(result):
-    assert best_guidance(result, "tdd", [4]) == 2.0
-    assert best_guidance(result, "tdd", [4, 8]) == 1.0
-    assert best_guidance(result, "absent", [4]) is None
+def test_the_best_guidance_is_that_of_the_best_figure_among_those_measured_at_all_steps(result):
+    assert best_guidance(result, "fid", "tdd", [4]) == 2.0
+    assert best_guidance(result, "fid", "tdd", [4, 8]) == 1.0
+    assert best_guidance(result, "fid", "absent", [4]) is None
 
 
 def test_the_page_says_what_was_asked_and_met_or_not(result, tmp_path):
     text = write_page(result, Size(seeds=(0, 1)), tmp_path).read_text()
-    assert "FID, 4 steps: TDD ahead beyond the spread: yes" in text
-    assert "FID at 4 steps over the teacher's: 0.56 (asked: 1.15): yes" in text
+    assert "| FID | 1 | yes | yes | yes | yes | yes |" in text
+    assert "TDD's FID at 4 steps, guidance 2, over the teacher's: 0.56 (asked: 1.15): yes" in text
     assert "10.50 ± 0.71" in text
     for name in ("fid-steps", "distance-budget"):
         assert (tmp_path / "images" / f"study-{name}.svg").read_text().startswith("<svg")
+    lines = (tmp_path / "study.csv").read_text().splitlines()
+    assert len(lines) == 1 + len(result.entries)
+    assert "tdd-s0,4,2.0,cfg,0.0,equal,0,5.0000,,,5.0000" in lines
+
+
+def test_the_page_names_the_methods_that_tdd_is_not_ahead_of(result):
+    closer = replace(result.entries[-1], figures={})  # one entry more changes nothing
+    entries = [
+        replace(each, figures={"fid": Figure(9.0), "distance": Figure(9.0)}) if "pcm" in each.label else each
+        for each in (*result.entries, closer)
+    ]
+    (table, *_) = verdicts(replace(result, entries=entries))
+    assert "| FID | 1 | not of pcm | not of pcm |" in table
 
 
 @pytest.mark.slow
@@ -131,12 +160,12 @@ def test_a_toy_study_is_carried_out_and_then_found_done(tmp_path, capsys, monkey
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     toy = [
         "--out", str(tmp_path / "study"), "--docs", str(tmp_path / "docs"), "--part", "3", "--seeds", "0",
-        "--steps", "2", "--n", "10", "--teacher-steps", "2", "--set", "train.global_batch=2", "--set",
-        "train.device_batch=2", "--set", "preview.prompts=[]", "--set", "student.rank=1",
+        "--jobs", "2", "--steps", "2", "--n", "10", "--teacher-steps", "2",
+        "--set", "train.global_batch=2", "--set", "train.device_batch=2", "--set", "preview.prompts=[]", "--set", "student.rank=1",
     ]  # fmt: skip
     monkeypatch.setattr("tdd_cli.bundled.emoji.study.plan.SHARES", (2,))
     monkeypatch.setattr("tdd_cli.bundled.emoji.study.plan.METHODS", {"tdd": "emoji-4to8"})
-    assert main(toy, execute) == 0
+    assert main(toy) == 0
     entries = json.loads((tmp_path / "study" / "evals" / "eval.json").read_text())["entries"]
     assert {each["label"] for each in entries} == {"teacher", "tdd-s0", "tdd-2th-s0"}
     assert "The study" in (tmp_path / "docs" / "study.md").read_text()

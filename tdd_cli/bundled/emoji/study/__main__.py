@@ -64,7 +64,7 @@ def _write(folder: Path, size: Size, docs: Path, *, samples: bool) -> Path:
 
     if samples:
         sheet(folder, docs)
-    return write_page(Result.load(folder / "evals" / FILE), size, docs)
+    return write_page(Result.load(folder / "evals" / FILE), size, docs, samples=samples)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -20,11 +20,12 @@ ABLATIONS = {  # name: what differs from tdd's recipe; targets of 4 steps alone 
     "eta-0.3": ("target.eta=0.3",),
 }
 STEPS = "4-8"
-GUIDANCE = "1,1.25"  # among which each method's best is looked for
+GUIDANCE = "0.75,1,1.25"  # among which each method's best is looked for
 WIDE = "1-8"  # guidance of the ablations
 SHARES = (4, 2)  # budgets of part 3: a half and a quarter of the whole
+RATES = ("5e-5", "1.5e-4", "5e-4", "1.5e-3")  # learning rates of part 4
 METRICS = "fid,kid,clip,teacher"
-PARTS = (1, 2, 3)
+PARTS = (1, 2, 3, 4)
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ class Size:
 
 def tasks(folder: Path, size: Size, parts: Sequence[int] = PARTS) -> list[Task]:
     """All tasks of some parts in an order in which each finds what it needs."""
-    chosen = {1: methods, 2: ablations, 3: efficiency}
+    chosen = {1: methods, 2: ablations, 3: efficiency, 4: rates}
     found = [task for part in parts for task in chosen[part](folder, size)]
     return list({task.name: task for task in found}.values())
 
@@ -96,6 +97,17 @@ def efficiency(folder: Path, size: Size) -> Iterator[Task]:
             names.append(name)
             yield from _trainings(folder, size, name, recipe, part=3, steps=max(1, size.steps // share))
         yield _measurement(folder, size, f"measure-{method}-budgets", names, ("--steps", "4"), part=3)
+
+
+def rates(folder: Path, size: Size) -> Iterator[Task]:
+    """Part 4: the learning rates that the methods' recipes were chosen from, one seed."""
+    one = replace(size, seeds=size.seeds[:1])
+    names = []
+    for method, recipe in METHODS.items():
+        for rate in RATES:
+            names.append(f"{method}-lr{rate}")
+            yield from _trainings(folder, one, names[-1], recipe, (f"train.lr={rate}",), part=4)
+    yield _measurement(folder, one, "measure-rates", names, ("--steps", "4"), part=4)
 
 
 @cache

@@ -53,16 +53,17 @@ def over_seeds(entries: Sequence[Entry], figure: str, **settings: Any) -> dict[s
     }
 
 
-def best_guidance(result: Result, name: str, steps: Sequence[int]) -> float | None:
-    """The scale with a run's lowest mean FID over some numbers of steps; None where none was measured."""
+def best_guidance(result: Result, figure: str, name: str, steps: Sequence[int]) -> float | None:
+    """The scale with a run's best mean figure over some numbers of steps; None where none was measured."""
+    sign = 1 if COLUMNS[figure].better == "lower" else -1
     scales = {entry.sampling["guidance"] for entry in result.entries if seedless(entry.label) == name}
     means: dict[float, float] = {}
     for scale in scales:
-        found = [over_seeds(result.entries, "fid", steps=k, guidance=scale).get(name) for k in steps]
+        found = [over_seeds(result.entries, figure, steps=k, guidance=scale).get(name) for k in steps]
         known = [mean.value for mean in found if mean]
         if len(known) == len(steps):
             means[scale] = statistics.fmean(known)
-    return min(means, key=lambda scale: means[scale]) if means else None
+    return min(means, key=lambda scale: sign * means[scale]) if means else None
 
 
 def ahead(means: Mapping[str, Mean], name: str, figure: str) -> bool:

@@ -161,7 +161,8 @@ def test_a_toy_study_is_carried_out_and_then_found_done(tmp_path, capsys, monkey
     toy = [
         "--out", str(tmp_path / "study"), "--docs", str(tmp_path / "docs"), "--part", "3", "--seeds", "0",
         "--jobs", "2", "--steps", "2", "--n", "10", "--teacher-steps", "2",
-        "--set", "train.global_batch=2", "--set", "train.device_batch=2", "--set", "preview.prompts=[]", "--set", "student.rank=1",
+        "--set", "train.global_batch=2", "--set", "train.device_batch=2",
+        "--set", "preview.prompts=[]", "--set", "student.rank=1",
     ]  # fmt: skip
     monkeypatch.setattr("tdd_cli.bundled.emoji.study.plan.SHARES", (2,))
     monkeypatch.setattr("tdd_cli.bundled.emoji.study.plan.METHODS", {"tdd": "emoji-4to8"})

@@ -52,7 +52,7 @@ class Pictures(Dataset[Batch]):
         return Batch({"pixels": pixels[None]}, [caption], size[None], [(unit, index, mirror)], left_out)
 
     def _usable(self, row: int) -> tuple[int, int, Sample, list[Reject]]:
-        left_out: list[Reject] = []
+        left_out = [Reject("filtered", self.source.name)] * self.order.filtered(row)
         for unit, index in self.order.candidates(row):
             try:
                 return unit, index, self.source.read(unit, index), left_out

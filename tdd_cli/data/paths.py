@@ -5,6 +5,9 @@ from __future__ import annotations
 import re
 from glob import glob, has_magic
 from itertools import chain
+from pathlib import Path
+
+from tdd_cli.errors import DataError
 
 _RANGE = re.compile(r"(\d+)\.\.(\d+)")
 _BRACES = re.compile(r"\{([^{}]+)\}")
@@ -14,6 +17,15 @@ def expand(pattern: str) -> list[str]:
     """The paths (or addresses) a pattern means; those the file system is asked for sorted."""
     paths = _braces(pattern)
     return list(chain.from_iterable(sorted(glob(path)) if _is_glob(path) else [path] for path in paths))
+
+
+def here(pattern: str) -> list[str]:
+    """The files and addresses a pattern means; DataError where a file is not there, or there is none."""
+    paths = [path if "://" in path else str(Path(path).expanduser()) for path in expand(pattern)]
+    absent = next((path for path in paths if "://" not in path and not Path(path).is_file()), None)
+    if absent or not paths:
+        raise DataError(f"there is no file {absent or pattern}", hint="Check data.source.")
+    return paths
 
 
 def _braces(pattern: str) -> list[str]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,13 +17,32 @@ Size = tuple[int, int]
 """(height, width) in pixels."""
 
 
-def decode(encoded: bytes, where: str, *, min_size: int = 0) -> Image.Image:
+def encoded(cell: Any, where: str) -> tuple[bytes, str]:
+    """(the bytes of a picture file, its name) in a table's cell: bytes, a path, or datasets' pair of both.
+
+    Raises Reject where there are none.
+    """
+    if isinstance(cell, dict):
+        where = cell.get("path") or where
+        cell = cell.get("bytes") if cell.get("bytes") is not None else cell.get("path")
+    if isinstance(cell, str):
+        where = cell
+        try:
+            cell = Path(cell).read_bytes()
+        except OSError:
+            cell = None
+    if not cell:
+        raise Reject("no picture", where)
+    return cell, where
+
+
+def decode(content: bytes, where: str, *, min_size: int = 0) -> Image.Image:
     """The picture, RGB, transparency laid on white; Reject where it cannot be read or is too small.
 
     min_size  of the shorter side, pixels; looked at before anything is decoded
     """
     try:
-        image = Image.open(io.BytesIO(encoded))
+        image = Image.open(io.BytesIO(content))
         if min(image.size) < max(min_size, 1):
             raise Reject("too small", where)
         return on_white(image)

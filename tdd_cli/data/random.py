@@ -24,6 +24,7 @@ class Use(IntEnum):
     SUBSTITUTE = 5  # what stands in for a row whose sample is left out
     TEACHER = 6  # the noise from which the teacher draws a latent
     CAPTION = 7  # the one caption of a cached picture
+    PIECES = 8  # the order of the pieces of a few files
 
 
 def seed_at(seed: int, use: Use, *place: int) -> int:

@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
 import tarfile
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
-from urllib.request import urlopen
 
 from tdd_cli.data import captions
 from tdd_cli.data.captions import Labels
-from tdd_cli.data.paths import expand
 from tdd_cli.data.pictures import decode
 from tdd_cli.data.rejects import Reject
-from tdd_cli.data.sources import LAYOUT, Columns, Sample, fingerprint_of
-from tdd_cli.errors import DataError, MissingComponent
-from tdd_cli.files import replacing, write_atomic
+from tdd_cli.data.remote import fetch, identity, is_remote
+from tdd_cli.data.sources import Columns, Piece, Sample, fingerprint_of
+from tdd_cli.files import write_atomic
 
 PICTURES = ("jpg", "jpeg", "png", "webp")
 Members = dict[str, tuple[int, int]]  # extension -> (offset, bytes) in the tar
@@ -37,22 +35,22 @@ class TarSource:
     extensions ("cls.jpg"), or keys of the .json ("json.title").
     """
 
-    def __init__(self, pattern: str, columns: Columns, *, folder: Path) -> None:
-        self.name, self.columns, self.folder = pattern, columns, folder
-        self.paths = expand(pattern)
-        absent = next(
-            (path for path in self.paths if not _is_remote(path) and not Path(path).is_file()), None
-        )
-        if absent or not self.paths:
-            raise DataError(f"there is no file {absent or pattern}", hint="Check data.source.")
+    def __init__(
+        self, name: str, paths: Sequence[str], columns: Columns, *, folder: Path, room: float
+    ) -> None:
+        """folder: where fetched files and lists of contents are kept; room: bytes that the former may take"""
+        self.name, self.paths, self.columns = name, list(paths), columns
+        self.folder, self.room = folder, room
         self.units = len(self.paths)
         self.rule: str = columns.choice
         self.left_out: dict[str, int] = {}
-        self._contents = lru_cache(maxsize=64)(self._look)
+        self._begin()
 
-    def count(self, unit: int) -> int:
-        """How many samples a tar has, its damaged end counted as one."""
-        return len(self._contents(unit))
+    def pieces(self, unit: int) -> list[Piece]:
+        """All of a tar, its damaged end counted as one sample."""
+        if unit not in self._pieces:
+            self._pieces[unit] = [Piece(len(self._contents(unit)))]
+        return self._pieces[unit]
 
     def read(self, unit: int, index: int) -> Sample:
         """One sample; Reject where it cannot be used."""
@@ -73,15 +71,17 @@ class TarSource:
 
     def fingerprint(self) -> str:
         """Of the local files' names, sizes and times; of the addresses of the others."""
-        local = [Path(path) for path in self.paths if not _is_remote(path)]
-        remote = [path for path in self.paths if _is_remote(path)]
-        return hashlib.sha256("\n".join([fingerprint_of(local), *remote]).encode()).hexdigest()
+        return fingerprint_of(self.paths)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {key: value for key, value in vars(self).items() if key != "_contents"}
+        return {key: value for key, value in vars(self).items() if not key.startswith("_")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
+        self._begin()
+
+    def _begin(self) -> None:
+        self._pieces: dict[int, list[Piece]] = {}
         self._contents = lru_cache(maxsize=64)(self._look)
 
     def _labels(self, unit: int, members: Members, values: dict[str, Any], where: str) -> Labels:
@@ -113,18 +113,16 @@ class TarSource:
 
     def _local(self, unit: int) -> Path:
         path = self.paths[unit]
-        return fetch(path, self.folder / "fetched") if _is_remote(path) else Path(path)
+        return fetch(path, self.folder / "fetched", room=self.room) if is_remote(path) else Path(path)
 
     def _look(self, unit: int) -> list[tuple[str, Members]]:
         """What is in a tar; kept in a file, so that no tar is looked through twice."""
-        path = self._local(unit)
-        state = path.stat()
-        key = hashlib.sha256(f"{path.resolve()}\0{state.st_size}\0{state.st_mtime_ns}".encode()).hexdigest()
+        key = hashlib.sha256(identity(self.paths[unit]).encode()).hexdigest()
         kept = self.folder / "contents" / f"{key[:32]}.json"
         try:
             return [(name, members) for name, members in json.loads(kept.read_text("utf-8"))]
         except (OSError, ValueError):
-            found = contents(path)
+            found = contents(self._local(unit))
         write_atomic(kept, json.dumps(found))
         return found
 
@@ -150,33 +148,3 @@ def contents(path: Path) -> list[tuple[str, Members]]:
     except tarfile.TarError:
         damaged = True
     return [*found.items(), *([(TRUNCATED, {})] if damaged else [])]
-
-
-def fetch(address: str, folder: Path) -> Path:
-    """A local copy of a file behind an address, fetched once; hf:, s3: and others through `datasets`."""
-    try:
-        if not address.startswith(("http://", "https://")):
-            return _by_datasets(address, folder)
-        kept = folder / f"{hashlib.sha256(address.encode()).hexdigest()[:32]}.tar"
-        if not kept.is_file():
-            with urlopen(address, timeout=60) as answer, replacing(kept) as beside, beside.open("wb") as file:
-                shutil.copyfileobj(answer, file, 2**20)
-        return kept
-    except (OSError, ValueError, ImportError) as error:
-        text = (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
-        raise MissingComponent(
-            f"{address} cannot be fetched ({text})",
-            hint=f"Fetch it yourself, and give the local file. {LAYOUT}",
-        ) from None
-
-
-def _by_datasets(address: str, folder: Path) -> Path:
-    from datasets import DownloadConfig, DownloadManager, disable_progress_bars
-
-    disable_progress_bars()
-    config = DownloadConfig(cache_dir=str(folder), max_retries=2)
-    return Path(str(DownloadManager(download_config=config, record_checksums=False).download(address)))
-
-
-def _is_remote(path: str) -> bool:
-    return "://" in path

@@ -138,13 +138,18 @@ def cache_name(kind: str, key: Parts) -> str:
     return f"{kind}-{_hash(key)[:12]}"
 
 
+def bytes_worded(count: float) -> str:
+    """A size for people."""
+    return f"{count / 1e9:.1f} GB" if count >= 1e8 else f"{count / 1e6:.1f} MB"
+
+
 def check_room(folder: Path, needed: int) -> None:
     """DataError where the disk has less room than `needed` bytes."""
     there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     free = shutil.disk_usage(there).free
     if needed > free:
         raise DataError(
-            f"the cache in {folder} needs about {needed / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free",
+            f"the cache in {folder} needs about {bytes_worded(needed)}, and {bytes_worded(free)} are free",
             hint="Set data.cache_folder to a larger disk, use data.cache=latents, or none.",
         )
 

@@ -13,11 +13,12 @@ from torch import Generator
 
 from tdd_cli.data import captions
 from tdd_cli.data.captions import Labels
-from tdd_cli.data.paths import expand
-from tdd_cli.data.pictures import decode
+from tdd_cli.data.hub import asked, hub_name
+from tdd_cli.data.paths import here
+from tdd_cli.data.pictures import decode, encoded
 from tdd_cli.data.rejects import Reject
-from tdd_cli.data.sources import LAYOUT, Columns, Sample, fingerprint_of
-from tdd_cli.errors import DataError, MissingComponent
+from tdd_cli.data.sources import LAYOUT, Columns, Piece, Sample, check_columns, fingerprint_of
+from tdd_cli.errors import DataError
 
 PICTURES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
 
@@ -61,23 +62,16 @@ class TableSource:
             raise DataError(str(reject), hint="Give it one.") from None
         return captions.CAPTIONS[self.rule](labels, generator)
 
-    def count(self, unit: int) -> int:
+    def pieces(self, unit: int) -> list[Piece]:
         """All of its rows."""
-        return len(self.rows)
+        return [Piece(len(self.rows))]
 
     def read(self, unit: int, index: int) -> Sample:
         """The picture and labels of a row; Reject where it cannot be used."""
-        row = self.rows[index]
-        cell, where = row[self.image_column], f"{self.name}, row {index}"
+        row, where = self.rows[index], f"{self.name}, row {index}"
         labels = self.labels_of(row, where)
-        if isinstance(cell, dict):  # datasets' encoded picture: its bytes, or where they are
-            where = cell["path"] or where
-            cell = cell["bytes"] if cell["bytes"] is not None else _bytes_of(cell["path"], where)
-        elif isinstance(cell, str):
-            where, cell = cell, _bytes_of(cell, cell)
-        if not cell:
-            raise Reject("no picture", where)
-        return Sample(decode(cell, where, min_size=self.min_size), labels)
+        content, where = encoded(row[self.image_column], where)
+        return Sample(decode(content, where, min_size=self.min_size), labels)
 
 
 def bundled_emoji() -> TableSource:
@@ -121,17 +115,15 @@ def folder(path: Path, columns: Columns) -> TableSource:
 
 def parquet(source: str, columns: Columns) -> TableSource:
     """Parquet files: one path, or several by * and {000..009}."""
-    files = [path for one in expand(source) for path in [Path(one).expanduser()]]
-    absent = next((file for file in files if not file.is_file()), None)
-    if absent or not files:
-        raise DataError(f"there is no file {absent or source}", hint="Check data.source.")
-    rows = _load(source, "parquet", data_files=[str(file) for file in files], split="train")
-    return table(rows, source, columns, partial(fingerprint_of, files))
+    paths = here(source)
+    rows = _load(source, "parquet", data_files=paths, split="train")
+    return table(rows, source, columns, partial(fingerprint_of, paths))
 
 
 def hub(source: str, columns: Columns) -> TableSource:
     """A data set on the hub, or in its cache."""
-    rows = _load(source, source, split=columns.split)
+    name, revision = hub_name(source)
+    rows = _load(source, name, revision=revision, split=columns.split)
     return table(rows, source, columns, partial(_text_hash, rows._fingerprint))
 
 
@@ -141,14 +133,7 @@ def table(rows: Any, source: str, columns: Columns, fingerprint: Callable[[], st
 
     if len(rows) == 0:
         raise DataError(f"{source} holds no pictures", hint=LAYOUT)
-    wanted = {"image_column": columns.image, "caption_column": columns.caption}
-    wanted |= {f"where[{i}]": threshold.column for i, threshold in enumerate(columns.where)}
-    for key, column in wanted.items():
-        if column not in rows.column_names:
-            raise DataError(
-                f"{source} has no column {column!r}; it has {', '.join(rows.column_names)}",
-                hint=f"Set data.{key} to one of them. {LAYOUT}",
-            )
+    check_columns(source, columns, rows.column_names)
     if isinstance(rows.features[columns.image], ImageFeature):
         rows = rows.cast_column(columns.image, ImageFeature(decode=False))
     whole = len(rows)
@@ -185,21 +170,9 @@ def _passing(rows: Any, columns: Columns) -> Any:
 
 
 def _load(source: str, *arguments: Any, split: str, **keywords: Any) -> Any:
-    """`datasets.load_dataset` with its many errors as two of ours."""
-    from datasets import Dataset, disable_progress_bars, load_dataset
-    from datasets.exceptions import DatasetNotFoundError, DatasetsError
+    from datasets import Dataset, load_dataset
 
-    try:
-        disable_progress_bars()
-        rows = load_dataset(*arguments, split=split, **keywords)
-    except (DatasetNotFoundError, ConnectionError) as error:
-        raise MissingComponent(
-            f"the data set {source!r} is not here, and the hub does not give it ({_first_line(error)})",
-            hint="Give a local folder or parquet file, or download it where the hub can be reached.",
-        ) from None
-    except (DatasetsError, OSError, ValueError, RuntimeError) as error:
-        cause = error.__cause__ or error
-        raise DataError(f"{source} cannot be read: {_first_line(cause)}", hint=LAYOUT) from None
+    rows = asked(source, partial(load_dataset, *arguments, split=split, **keywords))
     assert isinstance(rows, Dataset)
     return rows
 
@@ -217,7 +190,7 @@ def _captions_beside(row: dict[str, Any], where: str) -> Labels:
 
 
 def _folder_hash(path: Path) -> str:
-    return fingerprint_of(_files(path))
+    return fingerprint_of(map(str, _files(path)))
 
 
 def _contents_hash(path: Path) -> str:
@@ -238,14 +211,3 @@ def _beside(picture: str) -> bytes | None:
         return Path(picture).with_suffix(".txt").read_bytes()
     except OSError:
         return None
-
-
-def _bytes_of(path: str, where: str) -> bytes:
-    try:
-        return Path(path).read_bytes()
-    except OSError:
-        raise Reject("no picture", where) from None
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]

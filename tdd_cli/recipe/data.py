@@ -49,6 +49,17 @@ class Data(Section):
         description="in place of source: a file of prompts (one a line, or the caption_column of a .csv or "
         ".parquet), of which the teacher makes the latents; bundled:emoji has its data's captions",
     )
+    streaming: bool = Field(
+        default=False,
+        description="read parquet files and hub data sets where they are, row group by row group, instead of "
+        "converting them first (tars always are)",
+    )
+    fetched_gb: float = Field(
+        default=50.0,
+        ge=0,
+        description="room for copies of what is streamed from addresses; beyond it those used longest ago are "
+        "removed, all but the 16 newest files",
+    )
     split: str = Field(default="train", min_length=1, description="the split to read")
     image_column: str = Field(default="image", min_length=1, description="the column that holds the pictures")
     caption_column: str = Field(

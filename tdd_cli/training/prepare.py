@@ -19,7 +19,7 @@ from tdd_cli.data.captions import CAPTIONS, Labels
 from tdd_cli.data.pictures import Size, crop, nearest_shape
 from tdd_cli.data.random import Use, generator_at, seed_at
 from tdd_cli.data.rejects import Reject, tally
-from tdd_cli.data.sources import Source
+from tdd_cli.data.sources import Source, count
 from tdd_cli.data.store import Entry, Store
 from tdd_cli.data.stored import MIRRORED
 from tdd_cli.errors import TddError
@@ -149,7 +149,7 @@ class _Cut(Dataset["_Cropped | Reject"]):
 
     def __init__(self, source: Source, numbers: range, shapes: list[Size], flip: bool) -> None:
         self.source, self.numbers, self.shapes, self.flip = source, numbers, shapes, flip
-        self.starts = [0, *accumulate(source.count(unit) for unit in range(source.units))]
+        self.starts = [0, *accumulate(count(source, unit) for unit in range(source.units))]
 
     def __len__(self) -> int:
         return len(self.numbers)

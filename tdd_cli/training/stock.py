@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -17,8 +18,8 @@ from tdd_cli.data.batches import Batch, Pictures
 from tdd_cli.data.filters import parse
 from tdd_cli.data.pictures import shapes
 from tdd_cli.data.prompts import read_prompts
-from tdd_cli.data.sources import Columns, Source, open_source
-from tdd_cli.data.store import Parts, Store, cache_name, check_room
+from tdd_cli.data.sources import Columns, Source, count, open_source
+from tdd_cli.data.store import Parts, Store, bytes_worded, cache_name, check_room
 from tdd_cli.data.stored import Stored
 from tdd_cli.families.base import Family
 from tdd_cli.recipe import Data, Recipe
@@ -70,7 +71,9 @@ def open_raw(data: Data, seed: int) -> Raw:
         min_size=data.min_size,
         where=parse(data.where),
     )
-    source = open_source(data.source, columns, folder=CACHE)
+    source = open_source(
+        data.source, columns, streaming=data.streaming, folder=CACHE, room=data.fetched_gb * 1e9
+    )
     _pictures(source, data, seed)[0]
     return Raw(source=source, fingerprint=source.fingerprint())
 
@@ -94,12 +97,15 @@ def open_stock(
         return Stock(stream, encode, raw.fingerprint, raw.source.left_out)
     store = open_store(raw, recipe, family)
     makes = fill(store, maker(raw, recipe, family), process=process, processes=processes)
-    missing = sum(len(numbers) for part, numbers in store.missing() if part % processes == process)
+    parts, text = store.missing(), data.cache == "all"
+    needed = sum(len(numbers) for _, numbers in parts) * sample_bytes(recipe, family, text=text)
+    check_room(store.folder, needed)
+    missing = sum(len(numbers) for part, numbers in parts if part % processes == process)
     if missing:
-        show(f"{'drawing' if raw.prompts else 'encoding'} into {store.folder}", missing, makes)
+        verb = "drawing" if raw.prompts else "encoding"
+        show(f"{verb} into {store.folder}, about {bytes_worded(needed)}", missing, makes)
     wait()
     contents = store.load()
-    text = data.cache == "all"
     stored = Stored(
         contents,
         cond=[name for name in contents.names if name.startswith(COND)],
@@ -109,18 +115,15 @@ def open_stock(
         seed=recipe.train.seed,
     )
     before = raw.source.left_out if raw.source else {}
-    return Stock(stored, encode, store.hash, {**before, **contents.left_out})
+    found = Counter(before) + Counter(contents.left_out) + Counter(filtered=_filtered(raw))
+    return Stock(stored, encode, store.hash, dict(found))
 
 
 def open_store(raw: Raw, recipe: Recipe, family: Family) -> Store:
     """The cache that belongs to a recipe: what it is made from decides its folder and its key."""
-    data, text = recipe.data, recipe.data.cache == "all"
-    key = store_key(raw, recipe, family)
+    data, key = recipe.data, store_key(raw, recipe, family)
     folder = Path(data.cache_folder) if data.cache_folder else CACHE / cache_name(data.cache, key)
-    store = Store(folder, key, samples=samples_of(raw, data.per_prompt))
-    left = sum(len(numbers) for _, numbers in store.missing())
-    check_room(folder, left * sample_bytes(recipe, family, text=text))
-    return store
+    return Store(folder, key, samples=samples_of(raw, data.per_prompt))
 
 
 def samples_of(raw: Raw, per_prompt: int) -> int:
@@ -128,7 +131,7 @@ def samples_of(raw: Raw, per_prompt: int) -> int:
     if raw.prompts is not None:
         return len(raw.prompts) * per_prompt
     assert raw.source is not None
-    return sum(raw.source.count(unit) for unit in range(raw.source.units))
+    return sum(count(raw.source, unit) for unit in range(raw.source.units))
 
 
 def sample_bytes(recipe: Recipe, family: Family, *, text: bool) -> int:
@@ -224,6 +227,14 @@ def weights_hash(module: nn.Module) -> str:
 
 def _pictures(source: Source, data: Data, seed: int) -> Pictures:
     return Pictures(source, resolution=data.resolution, flip=data.flip, seed=seed)
+
+
+def _filtered(raw: Raw) -> int:
+    """How many samples data.where left out while the source was looked through."""
+    source = raw.source
+    return (
+        sum(piece.filtered for unit in range(source.units) for piece in source.pieces(unit)) if source else 0
+    )
 
 
 def _hash(value: object) -> str:

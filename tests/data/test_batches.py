@@ -8,7 +8,7 @@ from tdd_cli.data.batches import Pictures, batches
 from tdd_cli.data.pictures import crop, nearest_shape, shapes
 from tdd_cli.data.random import Use, permutation, seed_at
 from tdd_cli.data.rejects import Reject, tally
-from tdd_cli.data.sources import Sample
+from tdd_cli.data.sources import Piece, Sample
 from tdd_cli.errors import DataError
 
 
@@ -20,8 +20,8 @@ class Numbered:
     def __init__(self, *sizes, bad=()):
         self.sizes, self.units, self.bad = sizes, len(sizes), bad
 
-    def count(self, unit):
-        return self.sizes[unit]
+    def pieces(self, unit):
+        return [Piece(self.sizes[unit])]
 
     def read(self, unit, index):
         number = sum(self.sizes[:unit]) + index

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,7 +22,8 @@ def replacing(path: Path) -> Iterator[Path]:
 
     What was at `path` stays until then, and for good if the block raises; then the sibling is removed.
     """
-    partial = path.with_name(f".{path.stem}.partial-{os.getpid()}{path.suffix}")
+    own = f"{platform.node()}-{os.getpid()}"  # containers that share a folder often have equal process ids
+    partial = path.with_name(f".{path.stem}.partial-{own}{path.suffix}")
     _remove(partial)
     path.parent.mkdir(parents=True, exist_ok=True)
     try:

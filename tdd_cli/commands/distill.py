@@ -96,11 +96,12 @@ def _go(
     recipe: Recipe, run: Run | None, *, name: str, out: Path | None, max_steps: int | None, force: bool
 ) -> None:
     """Assemble, train, finish. The run folder is made only when everything it needs is there."""
+    from tdd_cli.processes import together
     from tdd_cli.training.assemble import assemble
     from tdd_cli.training.conduct import finish, restore
     from tdd_cli.training.resume import changed_versions, settle_data
 
-    with _memory(recipe):
+    with together(), _memory(recipe):
         parts = assemble(recipe, show=_fill_cache)
         say = _say(parts)
         if parts.stock.left_out:

@@ -13,6 +13,7 @@ from tdd_cli.bundled.emoji.study.plan import METHODS, SHARES, Size, run_name
 from tdd_cli.bundled.emoji.study.summary import Mean
 from tdd_cli.bundled.emoji.study.tables import (
     ABLATION_TABLES,
+    ROWS,
     STEPS,
     ablation_table,
     every_figure,
@@ -49,7 +50,7 @@ def write_page(result: Result, size: Size, docs: Path, *, samples: bool = False)
 def pictures(result: Result, size: Size) -> Iterator[tuple[str, str]]:
     """(name, SVG) of every plot."""
     for figure in ("fid", "distance"):
-        yield f"{figure}-steps", _plot(result, figure, "steps", list(METHODS), STEPS, guidance=1.0)
+        yield f"{figure}-steps", _plot(result, figure, "steps", ROWS, STEPS, guidance=1.0)
         yield (
             f"{figure}-guidance",
             _plot(result, figure, "guidance", ["tdd", "no-empty"], range(1, 9), steps=4),

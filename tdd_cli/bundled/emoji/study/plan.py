@@ -12,8 +12,9 @@ from tdd_cli.recipe import load_recipe
 from tdd_cli.run import Inference
 
 METHODS = {"tdd": "emoji-4to8", "lcm": "emoji-lcm", "pcm": "emoji-pcm", "ctm": "emoji-ctm"}
-ABLATIONS = {  # name: what differs from tdd's recipe; targets of 4 steps alone (Fig. 4) are pcm's
-    "window": ("target.candidates=window",),  # the published code
+ABLATIONS = {  # name: what differs from tdd's recipe
+    "tdd-steps": ("target.candidates=steps",),  # Fig. 2a; with 4 steps alone these are pcm's targets
+    "one-set": ("target.k_min=4", "target.k_max=4"),  # Fig. 4
     "no-empty": ("train.drop_text=0.0",),  # Fig. 5
     "eta-0.1": ("target.eta=0.1",),
     "eta-0.2": ("target.eta=0.2",),
@@ -75,8 +76,8 @@ def ablations(folder: Path, size: Size) -> Iterator[Task]:
     four = ("--steps", "4")
     etas = [name for name in ABLATIONS if name.startswith("eta-")]
     measured = {
-        "measure-window": (["tdd", "window"], ("--steps", STEPS)),
-        "measure-samplers": (list(METHODS), ("--steps", "4,8", "--eta", "0,0.2")),
+        "measure-targets": (["tdd-steps", "one-set"], ("--steps", STEPS, "--guidance", GUIDANCE)),
+        "measure-samplers": (["tdd-steps", *METHODS], ("--steps", "4,8", "--eta", "0,0.2")),
         "measure-empty": (["tdd", "no-empty"], (*four, "--guidance", WIDE, "--guidance-mode", "cfg")),
         "measure-post": (["no-empty"], (*four, "--guidance", WIDE, "--guidance-mode", "post")),
         "measure-eta": (["tdd", *etas], (*four, "--eta", "0,0.1,0.2,0.3")),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -66,12 +66,7 @@ def best_guidance(result: Result, figure: str, name: str, steps: Sequence[int]) 
     return min(means, key=lambda scale: sign * means[scale]) if means else None
 
 
-def ahead(means: Mapping[str, Mean], name: str, figure: str) -> bool:
-    """Whether a run's mean is better than all others', by more than both spreads together."""
+def ahead(ours: Mean, other: Mean, figure: str) -> bool:
+    """Whether a mean is better than another by more than both spreads together."""
     sign = 1 if COLUMNS[figure].better == "lower" else -1
-    ours = means[name]
-    return all(
-        sign * (other.value - ours.value) > ours.spread + other.spread
-        for key, other in means.items()
-        if key != name
-    )
+    return sign * (other.value - ours.value) > ours.spread + other.spread

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Generator
@@ -13,6 +13,7 @@ from tdd_cli.data.rejects import Reject
 Labels = dict[str, Any]
 """What a source knows of a picture besides its pixels; JSON, so that a cache can keep it."""
 
+Row = TypeVar("Row")
 Caption = Callable[[Labels, Generator], str]
 """Draws one caption from a picture's labels."""
 
@@ -28,6 +29,14 @@ def texts(cell: Any, where: str) -> list[str]:
     if not any(kept):
         raise Reject("no caption", where)
     return [one for one in kept if one]
+
+
+def legible(read: Callable[[], Row], where: str) -> Row:
+    """What `read` gives of a table; Reject where its text is not UTF-8."""
+    try:
+        return read()
+    except UnicodeDecodeError:
+        raise Reject("unreadable caption", where) from None
 
 
 def first(labels: Labels, generator: Generator) -> str:

@@ -60,7 +60,7 @@ class ParquetSource:
         rows, index = self._rows(unit, group), index - starts[group]
         if index >= len(rows):
             raise Reject("truncated file", self.paths[unit])
-        row = rows.slice(index, 1).to_pylist()[0]
+        row = captions.legible(rows.slice(index, 1).to_pylist, where)[0]
         labels: Labels = {"captions": captions.texts(row[self.columns.caption], where)}
         content, where = encoded(row[self.columns.image], where)
         return Sample(decode(content, where, min_size=self.columns.min_size), labels)

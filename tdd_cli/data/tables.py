@@ -13,6 +13,7 @@ from torch import Generator
 
 from tdd_cli.data import captions
 from tdd_cli.data.captions import Labels
+from tdd_cli.data.folders import metadata_files, metadata_rows
 from tdd_cli.data.hub import asked, hub_name
 from tdd_cli.data.paths import here
 from tdd_cli.data.pictures import decode, encoded
@@ -68,7 +69,8 @@ class TableSource:
 
     def read(self, unit: int, index: int) -> Sample:
         """The picture and labels of a row; Reject where it cannot be used."""
-        row, where = self.rows[index], f"{self.name}, row {index}"
+        where = f"{self.name}, row {index}"
+        row = captions.legible(lambda: self.rows[index], where)
         labels = self.labels_of(row, where)
         content, where = encoded(row[self.image_column], where)
         return Sample(decode(content, where, min_size=self.min_size), labels)
@@ -93,11 +95,11 @@ def bundled_emoji() -> TableSource:
 
 def folder(path: Path, columns: Columns) -> TableSource:
     """Pictures in a folder, their captions in metadata.csv or .jsonl, or each in a .txt beside it."""
-    if any(path.rglob("metadata.*")):
-        rows = _load(str(path), "imagefolder", data_dir=str(path), split=columns.split)
-        return table(rows, str(path), columns, partial(_folder_hash, path))
     from datasets import Dataset
 
+    if metadata_files(path):
+        rows = Dataset.from_dict(metadata_rows(path, columns))
+        return table(rows, str(path), columns, partial(_folder_hash, path))
     pictures = [str(file) for file in _files(path) if file.suffix.lower() in PICTURES]
     if not any(Path(file).with_suffix(".txt").is_file() for file in pictures):
         what = "pictures but no captions" if pictures else "no pictures"

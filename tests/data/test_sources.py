@@ -83,6 +83,53 @@ def test_an_image_folder(tmp_path):
     assert caption(source, 0, 0) == "a picture called a.png"
 
 
+@pytest.mark.parametrize("kind", ["csv", "jsonl"])
+def test_a_line_of_metadata_that_cannot_be_read_costs_one_picture(tmp_path, kind):
+    """Bytes that are not UTF-8, no caption, no such picture, and half a line."""
+    (tmp_path / "deep").mkdir()
+    for name in ("a.png", "b.png", "deep/c.png", "d.png"):
+        (tmp_path / name).write_bytes(png())
+    lines = {
+        "csv": b"file_name,text,score\nd.png,caf\xe9,1\nb.png,two,7\ndeep/c.png,,7\nnone.png,four,\n",
+        "jsonl": b'{"file_name": "d.png", "text": "caf\xe9"}\n{"file_name": "b.png", "text": ["two"]}\n'
+        b'{"file_name": "deep/c.png", "text": null}\n{"file_name": "a.pn',
+    }
+    (tmp_path / f"metadata.{kind}").write_bytes(lines[kind])
+    source = open_source(str(tmp_path))
+    assert count(source, 0) == 4
+    assert caption(source, 0, 1) == "two"
+    reasons = [reason(source, index) for index in (0, 2, 3)]
+    last = "no picture" if kind == "csv" else "no caption"
+    assert reasons == ["unreadable caption", "no caption", last]
+    if kind == "csv":
+        assert count(open_source(str(tmp_path), Columns(where=parse(["score > 5"]))), 0) == 2
+
+
+def test_metadata_of_a_split_and_without_what_is_needed(tmp_path):
+    for split in ("train", "test"):
+        (tmp_path / split).mkdir()
+        (tmp_path / split / "a.png").write_bytes(png())
+        (tmp_path / split / "metadata.csv").write_text(f"file_name,text\na.png,{split}\n")
+    for split in ("train", "test"):
+        source = open_source(str(tmp_path), Columns(split=split))
+        assert [caption(source, 0, i) for i in range(count(source, 0))] == [split]
+    with pytest.raises(DataError, match="no column 'words'; it has image, text"):
+        open_source(str(tmp_path), Columns(caption="words"))
+    (tmp_path / "train" / "metadata.csv").write_text("name,text\na.png,a\n")
+    with pytest.raises(DataError, match="no column 'file_name'"):
+        open_source(str(tmp_path))
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_a_caption_in_parquet_that_is_not_text_costs_one_picture(tmp_path, streaming):
+    offsets = pa.py_buffer(b"\0\0\0\0\4\0\0\0\7\0\0\0")
+    texts = pa.StringArray.from_buffers(2, offsets, pa.py_buffer(b"caf\xe9two"))
+    pq.write_table(pa.table({"image": [png()] * 2, "text": texts}), tmp_path / "a.parquet")
+    source = open_source(str(tmp_path / "a.parquet"), streaming=streaming)
+    assert caption(source, 0, 1) == "two"
+    assert reason(source, 0) == "unreadable caption"
+
+
 def test_a_folder_with_captions_beside_the_pictures(tmp_path):
     (tmp_path / "deep").mkdir()
     (tmp_path / "a.png").write_bytes(png())

@@ -8,6 +8,8 @@ import signal
 import tarfile
 import time
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from accelerate.state import AcceleratorState
@@ -95,6 +97,23 @@ def tars(folder):
     return folder
 
 
+def row_groups(folder):
+    """Two parquet files of row groups of three, of which a threshold leaves out some; one cannot be read."""
+    folder.mkdir()
+    for n in range(2):
+        pictures = [{"bytes": png(10 * n + i), "path": None} for i in range(10)]
+        table = {"image": pictures, "text": [f"a fox {n} {i}" for i in range(10)], "score": [*range(10)]}
+        pq.write_table(pa.table(table), folder / f"{n}.parquet", row_group_size=3)
+    (folder / "2.parquet").write_bytes(b"nothing of the kind")
+    return folder
+
+
+def png(seed):
+    file = io.BytesIO()
+    picture(seed).save(file, "PNG")
+    return file.getvalue()
+
+
 def beside(folder):
     """Seven pictures with a .txt beside each; one of them cannot be read."""
     folder.mkdir()
@@ -110,6 +129,12 @@ SOURCES = {
     "folder with metadata.csv": ("data.cache=none",),
     "folder with .txt beside": ("data.workers=1",),
     "tars with workers": ("data.workers=2", "data.cache=none", "data.flip=false"),
+    "streamed parquet with workers": (
+        "data.streaming=true",
+        "data.workers=2",
+        "data.cache=none",
+        "data.where=['score > 0']",
+    ),
     "cache": (
         "data.source=null",
         "data.prompts=prompts.txt",
@@ -124,6 +149,7 @@ MAKES = {
     "folder with metadata.csv": lambda folder: picture_folder(folder, 7),
     "folder with .txt beside": beside,
     "tars with workers": tars,
+    "streamed parquet with workers": row_groups,
 }
 
 

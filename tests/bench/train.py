@@ -1,155 +1,143 @@
 """What a training step costs beyond its network calls, and against the published way of doing one.
 
-python tests/bench/train.py            # all; or some of: step, published, memory
+python tests/bench/train.py            # all of it; or some of:
 
-CPU time of one thread, ratios of medians of interleaved runs, on the bundled miniature; memory counted from
-tensors on the meta device, in SDXL's shape, which needs no weights and no GPU.
+step       a step of the bundled miniature over the sum of its network calls (CPU time of one thread)
+published  a step of the miniature done the published way over one of ours, part by part (likewise)
+memory     weights, gradients and optimizer in SDXL's shape, here and the published way (on the meta device)
+estimate   the memory that `tdd distill --dry-run` foresees against what runs of the miniature then take
+gpu        SDXL's UNet with random weights: images/s, peak memory, share of the matrix rate; small on a CPU
+
+--precision fp32 or bf16 for step and published; default: auto, as the recipe has it.
 """
 
 from __future__ import annotations
 
 import argparse
+import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 
 import torch
-from accelerate import Accelerator
+from clock import WHOLE, Clock, Timed, accounts, table
 from diffusers import UNet2DConditionModel
-from sample import medians
-from torch.utils.data import Dataset
+from estimate import estimates
+from gpu import gpu
+from published import published_step
+from shapes import FULL, Encoders, made
 
-from tdd_cli.core.guidance import Cond
-from tdd_cli.data.batches import Batch
-from tdd_cli.families import load_family
-from tdd_cli.families.base import Family, uncropped
-from tdd_cli.families.lora import add_lora, frozen_copy
+from tdd_cli.families.base import Cond
+from tdd_cli.families.lora import add_lora
+from tdd_cli.families.merged import trainable_attention
+from tdd_cli.families.reload import TRIAL_PROMPT
 from tdd_cli.families.sdxl import SDXL
-from tdd_cli.recipe import load_recipe
-from tdd_cli.training.assemble import make_method, make_pair
-from tdd_cli.training.encode import from_cache
-from tdd_cli.training.loop import Method, Shares, Step, train
-from tdd_cli.training.prepare import COND
-from tdd_cli.training.student import Pair, lora_pair
+from tdd_cli.recipe import Recipe, load_recipe
+from tdd_cli.training.assemble import Assembled, assemble
+from tdd_cli.training.loop import Step
 
-RECIPE = load_recipe("emoji-4to8", ["train.precision=fp32"])
-BATCH = RECIPE.train.global_batch
-SIDE = RECIPE.data.resolution
-PROMPTS = [f"a {thing}" for thing in ("fox", "red apple", "rocket", "tent")] * (BATCH // 4)
-SDXL_UNET = {
-    "sample_size": 128,
-    "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
-    "up_block_types": ("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
-    "block_out_channels": (320, 640, 1280),
-    "layers_per_block": 2,
-    "cross_attention_dim": 2048,
-    "transformer_layers_per_block": (1, 2, 10),
-    "attention_head_dim": (5, 10, 20),
-    "addition_embed_type": "text_time",
-    "addition_time_embed_dim": 256,
-    "projection_class_embeddings_input_dim": 2816,
-    "use_linear_projection": True,
-}
-ENCODERS = 123_060_480 + 694_659_840  # parameters of SDXL's two text encoders
+RECIPE = "emoji-4to8"
+WHAT = ["step", "published", "memory", "estimate", "gpu"]
+PARTS = [
+    *("data", "encoders", "teacher", "targets", "merging", "target, forward"),
+    *("student, forward", "student, backward", "optimizer"),
+]
 
 
-class Cached(Dataset[Batch]):
-    """Random latents with the conditions of a few prompts, as a cache on disk would give them."""
+def our_steps(parts: Assembled, clock: Clock) -> Iterator[Step]:
+    """The training loop as it is, its parts timed."""
+    family, pair, method, stream, optimizer, accelerator = parts.steps.args  # type: ignore[attr-defined]
 
-    def __init__(self, family: Family) -> None:
-        self.cond = family.encode_prompts(PROMPTS)
-        self.x0 = torch.randn(BATCH, *family.latent_shape(SIDE, SIDE))
+    def whose() -> str:
+        return "student, forward" if torch.is_grad_enabled() else "target, forward"
 
-    def __getitem__(self, row: int) -> Batch:
-        one = slice(row % BATCH, row % BATCH + 1)
-        cond = {COND + name: value[one] for name, value in self.cond.items() if name != "sizes"}
-        return Batch({"x0": self.x0[one], **cond}, PROMPTS[one], uncropped(SIDE, SIDE, 1))
+    @contextmanager
+    def steady() -> Iterator[None]:
+        with ExitStack() as stack:
+            with clock.part("merging"):
+                stack.enter_context(pair.steady())
+            yield
 
-
-def optimizer_of(pair: Pair) -> torch.optim.Optimizer:
-    """As a run has it."""
-    return torch.optim.AdamW(pair.parameters, RECIPE.train.lr, fused=True)
-
-
-def our_steps(family: Family, pair: Pair) -> Iterator[Step]:
-    """The training loop as it is, fed from a cache."""
-    return train(
+    student, teacher = clock.timed(whose, pair.student), clock.timed("teacher", pair.teacher)
+    choose = clock.timed("targets", method.select)
+    optimizer.step = clock.timed("optimizer", optimizer.step)
+    accelerator.backward = clock.timed("student, backward", accelerator.backward)
+    accelerator.clip_grad_norm_ = clock.timed("optimizer", accelerator.clip_grad_norm_)
+    given = {**parts.steps.keywords, "encode": clock.timed("encoders", parts.steps.keywords["encode"])}  # type: ignore[attr-defined]
+    return parts.steps.func(  # type: ignore[attr-defined]
         family,
-        pair,
-        make_method(RECIPE),
-        Cached(family),
-        optimizer_of(pair),
-        Accelerator(cpu=True),
-        encode=from_cache(family),
-        shares=Shares(BATCH, BATCH),
-        lr_at=lambda step: RECIPE.train.lr,
-        grad_clip=RECIPE.train.grad_clip,
-        seed=0,
+        replace(pair, student=student, teacher=teacher, steady=steady),
+        replace(method, select=choose),
+        Timed(stream, clock, "data"),
+        optimizer,
+        accelerator,
+        **given,
         start=0,
         steps=10**6,
     )
 
 
-def bare_step(family: Family, pair: Pair) -> Callable[[], None]:
+def bare_step(recipe: Recipe, parts: Assembled) -> Callable[[], None]:
     """The network calls of a step and nothing else."""
-    x, t = torch.randn(BATCH, *family.latent_shape(SIDE, SIDE)), torch.full((BATCH,), 500)
-    cond = family.encode_prompts(PROMPTS)
-    kept = round(BATCH * (1 - RECIPE.train.drop_text))
+    family, pair, batch, side = parts.family, parts.pair, recipe.train.global_batch, recipe.data.resolution
+    x, t = torch.randn(batch, *family.latent_shape(side, side)), torch.full((batch,), 500)
+    cond = family.encode_prompts([TRIAL_PROMPT] * batch)
+    kept = round(batch * (1 - recipe.train.drop_text))
     both: Cond = {name: torch.cat([value, value[:kept]]) for name, value in cond.items()}
 
     def step() -> None:
-        with torch.no_grad():
-            pair.teacher(torch.cat([x, x[:kept]]), torch.cat([t, t[:kept]]), both)
-            pair.student(x, t, cond)
-        pair.student(x, t, cond).square().mean().backward()
+        with pair.steady():
+            with torch.no_grad():
+                pair.teacher(torch.cat([x, x[:kept]]), torch.cat([t, t[:kept]]), both)
+                pair.student(x, t, cond)
+            pair.student(x, t, cond).square().mean().backward()
         for parameter in pair.parameters:
             parameter.grad = None
 
     return step
 
 
-def published_step(method: Method) -> Callable[[], None]:
-    """A step as it was published.
-
-    Encoders inside, a teacher of its own, two calls of it for every sample, targets chosen one at a time.
-    """
-    family = load_family(RECIPE.model.family, RECIPE.model.path)
-    origin = frozen_copy(family.net)
-    pair = lora_pair(family, rank=RECIPE.student.rank)  # type: ignore[union-attr]
-    optimizer, schedule = optimizer_of(pair), family.schedule
-    pixels, sizes = torch.rand(BATCH, 3, SIDE, SIDE) * 2 - 1, uncropped(SIDE, SIDE, BATCH)
-
-    def step() -> None:
-        x0, cond = family.encode_images(pixels), family.encode_prompts(PROMPTS, sizes)
-        null = family.null(cond)
-        index = torch.randint(1, len(method.times), (BATCH,))
-        t, t_prev = method.times[index], method.times[index - 1]
-        s = torch.tensor([method.select(one[None], torch.default_generator).item() for one in t_prev])
-        x_t = schedule.mix(x0, torch.randn_like(x0), t)
-        with torch.no_grad():
-            told = family.denoise(x_t, t, cond, net=origin)
-            without = family.denoise(x_t, t, null, net=origin)
-            x_prev = schedule.jump(x_t, torch.lerp(without, told, method.guidance), t, t_prev)
-            theirs = schedule.jump(x_prev, pair.student(x_prev, t_prev, cond), t_prev, s)
-        ours = schedule.jump(x_t, pair.student(x_t, t, cond), t, s)
-        method.distance(ours, theirs).backward()
-        torch.nn.utils.clip_grad_norm_(pair.parameters, RECIPE.train.grad_clip)
-        optimizer.step()
-        optimizer.zero_grad()
-
-    return step
+def miniature(what: list[str], precision: str, rounds: int) -> None:
+    """A step of the bundled recipe, fed from a cache, against its network calls and the published way."""
+    with tempfile.TemporaryDirectory() as folder:
+        changes = [f"train.precision={precision}", "data.cache=all", f"data.cache_folder={folder}/cache"]
+        recipe, clocks = load_recipe(RECIPE, changes), [Clock() for _ in range(4)]
+        parts = assemble(recipe)
+        steps = our_steps(parts, clocks[0])
+        sides = {"here": (clocks[0], lambda: next(steps))}
+        if "step" in what:
+            sides["its network calls"] = (clocks[1], bare_step(recipe, parts))
+        if "published" in what:
+            sides["published"] = (clocks[2], published_step(recipe, clocks[2]))
+            like_ours = published_step(recipe, clocks[3], trainable_attention)
+            sides["published, our attention"] = (clocks[3], like_ours)
+        found = accounts(rounds, sides)
+    cast = parts.accelerator.mixed_precision
+    print(
+        f"{RECIPE}, batch {recipe.train.global_batch}, autocast: {cast}, medians of {rounds} interleaved runs"
+    )
+    print("\n".join(table(found, PARTS)))
+    whole = {name: ms[WHOLE] for name, ms in found.items()}
+    if "step" in what:
+        print(f"a step over its network calls alone: {whole['here'] / whole['its network calls']:.3f}")
+    if "published" in what:
+        for name in ("published", "published, our attention"):
+            print(f"images/s against those of {name}: {whole[name] / whole['here']:.2f}")
 
 
 def memory() -> None:
-    """Weights, gradients and optimizer in SDXL's shape: LoRA 64, 16 bits frozen, float32 trained."""
-    with torch.device("meta"):
-        net = UNet2DConditionModel(**SDXL_UNET)
+    """Weights, gradients and optimizer in SDXL's shape, LoRA 64: the published way in 16 bits and in 32."""
+    net = made(UNet2DConditionModel, torch.bfloat16, "meta", **FULL.unet)
     frozen = sum(parameter.numel() for parameter in net.parameters())
     trained = sum(parameter.numel() for parameter in add_lora(net, SDXL.lora_targets, rank=64))
-    ours = 2 * frozen + 16 * trained  # weight, gradient and two moments of each trained one
-    theirs = ours + 2 * frozen + 2 * ENCODERS
-    print(
-        f"SDXL: {frozen / 1e9:.3f} G frozen, {trained / 1e9:.3f} G trained parameters; "
-        f"{ours / 2**30:.1f} GiB here, {theirs / 2**30:.1f} GiB the published way: {ours / theirs:.2f}"
-    )
+    texts = Encoders(FULL, dtype=torch.bfloat16, device="meta").texts
+    encoders = sum(parameter.nbytes for text in texts for parameter in text.parameters())
+    adapter = 16 * trained  # weight, gradient and two moments of each trained number
+    ours = 2 * frozen + adapter
+    print(f"SDXL: {frozen / 1e9:.3f} G frozen, {trained / 1e9:.3f} G trained; {ours / 2**30:.1f} GiB here")
+    for width, name in ((2, "both networks in 16 bits"), (4, "in 32, as its script has them")):
+        theirs = 2 * width * frozen + adapter + encoders
+        print(f"the published way, {name}: {theirs / 2**30:.1f} GiB; here over that {ours / theirs:.2f}")
 
 
 def main() -> None:
@@ -157,23 +145,24 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("what", nargs="*", choices=["step", "published", "memory", []], default=[])
+    parser.add_argument("what", nargs="*", choices=[*WHAT, []], default=[])
     parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--precision", choices=["auto", "fp32", "bf16"], default="auto")
     args = parser.parse_args()
-    what = args.what or ["step", "published", "memory"]
-    torch.set_num_threads(1)
+    what = args.what or WHAT
     torch.manual_seed(0)
-    print(f"torch {torch.__version__}, one thread, batch {BATCH}, medians of {args.rounds} interleaved runs")
+    print(f"torch {torch.__version__}")
+    if "gpu" in what:
+        for line in gpu(small=not torch.cuda.is_available()):
+            print(line, flush=True)
+    torch.set_num_threads(1)
     if "memory" in what:
         memory()
+    if "estimate" in what:
+        for line in estimates():
+            print(line, flush=True)
     if {"step", "published"} & set(what):
-        family = load_family(RECIPE.model.family, RECIPE.model.path)
-        pair = make_pair(RECIPE, family)
-        steps = our_steps(family, pair)
-        rivals = [bare_step(family, pair), published_step(make_method(RECIPE))]
-        ours, bare, theirs = medians(args.rounds, lambda: next(steps), *rivals)
-        print(f"a step {ours * 1e3:.0f} ms, its network calls alone {bare * 1e3:.0f} ms: {ours / bare:.3f}")
-        print(f"the published way {theirs * 1e3:.0f} ms: {theirs / ours:.2f} times as long")
+        miniature(what, args.precision, args.rounds)
 
 
 if __name__ == "__main__":

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
+import torch
 from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 from torch.func import functional_call
@@ -22,16 +24,40 @@ class Merged(nn.Module):
     network these take nearly half as long as all the rest. Merged it costs none, but a copy of the adapted
     weights and of their gradients: too much for a large network. The sum is float32, where A and B are, since
     16 bits swallow small updates; autocast turns it to 16 bits where it is used.
+
+    weights  what merged_weights gave (None: made at every pass)
     """
 
-    def __init__(self, net: nn.Module) -> None:
+    def __init__(self, net: nn.Module, weights: Mapping[str, Tensor] | None = None) -> None:
         super().__init__()
-        self.net = net
+        self.net, self.weights = net, weights
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        weights = merged_weights(self.net)
+        weights = merged_weights(self.net) if self.weights is None else self.weights
         with adapter_off(self.net):
-            return functional_call(self.net, weights, args, kwargs)
+            return functional_call(self.net, dict(weights), args, kwargs)
+
+
+class Held:
+    """Weights made anew whenever asked for, but within `steady` once: nothing may change them there."""
+
+    def __init__(self, make: Callable[[], dict[str, Tensor]]) -> None:
+        self.make = make
+        self.kept: dict[str, Tensor] | None = None
+
+    @contextmanager
+    def steady(self) -> Iterator[None]:
+        """Within it passes with gradients and without share the weights; only the former record a graph."""
+        with torch.enable_grad():
+            self.kept = self.make()
+        try:
+            yield
+        finally:
+            self.kept = None
+
+    def get(self) -> dict[str, Tensor]:
+        """The weights as they are now."""
+        return self.make() if self.kept is None else self.kept
 
 
 def merged_weights(net: nn.Module) -> dict[str, Tensor]:

@@ -129,17 +129,18 @@ def micro_loss(
     cond, kept = drop_text(cond, null, draws.keep)
     noise = draws.noise(tuple(x0.shape[1:])).to(x0.device)
     t, t_prev, s = (time.to(x0.device) for time in (draws.t, draws.t_prev, draws.s))
-    return distillation_loss(
-        family.schedule,
-        lambda x, at: pair.student(x, at, cond),
-        guided(pair.teacher, cond, null, method.guidance, rows=kept),
-        x0,
-        noise,
-        t,
-        t_prev,
-        s,
-        method.distance,
-    )
+    with pair.steady():
+        return distillation_loss(
+            family.schedule,
+            lambda x, at: pair.student(x, at, cond),
+            guided(pair.teacher, cond, null, method.guidance, rows=kept),
+            x0,
+            noise,
+            t,
+            t_prev,
+            s,
+            method.distance,
+        )
 
 
 def update(optimizer: torch.optim.Optimizer, grad_norm: Tensor, *, scaled: bool) -> None:

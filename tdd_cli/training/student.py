@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -18,7 +19,7 @@ from tdd_cli.families.lora import (
     set_lora_state,
     unfreeze,
 )
-from tdd_cli.families.merged import Merged, trainable_attention
+from tdd_cli.families.merged import Held, Merged, merged_weights, trainable_attention
 
 State = dict[str, Tensor]
 
@@ -32,6 +33,8 @@ class Pair:
     parameters: list[nn.Parameter]  # what is trained
     state: Callable[[], State]  # the trained tensors by name, not copies
     load_state: Callable[[Mapping[str, Tensor]], None]
+    frozen: nn.Module | None = None  # the teacher's network, where it is not the student's
+    steady: Callable[[], AbstractContextManager[None]] = nullcontext  # while the parameters do not change
 
 
 def lora_pair(
@@ -49,9 +52,11 @@ def lora_pair(
         with adapter_off(family.net):
             return family.denoise(x_t, t, cond)
 
+    weights = Held(lambda: merged_weights(family.net))
+
     def merged(x_t: Tensor, t: Tensor, cond: Cond) -> Tensor:
         with trainable_attention(x_t):
-            return family.denoise(x_t, t, cond, net=Merged(family.net))
+            return family.denoise(x_t, t, cond, net=Merged(family.net, weights.get()))
 
     return Pair(
         merged if merge else family.denoise,
@@ -59,6 +64,7 @@ def lora_pair(
         parameters,
         lambda: lora_state(bare),
         lambda state: set_lora_state(bare, state),
+        steady=weights.steady if merge else nullcontext,
     )
 
 
@@ -72,4 +78,5 @@ def full_pair(family: Family) -> Pair:
     def load_state(state: Mapping[str, Tensor]) -> None:
         bare.load_state_dict(state)
 
-    return Pair(family.denoise, teacher, unfreeze(bare), lambda: dict(bare.state_dict()), load_state)
+    parameters = unfreeze(bare)
+    return Pair(family.denoise, teacher, parameters, lambda: dict(bare.state_dict()), load_state, origin)

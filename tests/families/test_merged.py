@@ -6,7 +6,7 @@ from torch.nn.attention import SDPBackend, _cur_sdpa_kernel_backends
 
 from tdd_cli.families import load_family
 from tdd_cli.families.lora import add_lora
-from tdd_cli.families.merged import Merged, trainable_attention
+from tdd_cli.families.merged import Held, Merged, merged_weights, trainable_attention
 
 
 @pytest.fixture(params=["sd15", "sdxl"])
@@ -20,12 +20,19 @@ def family(request, tiny_folders):
     return family
 
 
-def forward_and_gradients(family, net):
-    generator = torch.Generator().manual_seed(0)
+def forward(family, net, *, seed):
+    generator = torch.Generator().manual_seed(seed)
     x_t = torch.randn(2, *family.latent_shape(*family.default_size), generator=generator)
-    pred = family.denoise(x_t, torch.tensor([100, 900]), family.encode_prompts(["a fox", "a cat"]), net=net)
-    parameters = [weight for weight in family.net.parameters() if weight.requires_grad]
-    return pred, torch.autograd.grad(pred.square().mean(), parameters)
+    return family.denoise(x_t, torch.tensor([100, 900]), family.encode_prompts(["a fox", "a cat"]), net=net)
+
+
+def learned(family):
+    return [weight for weight in family.net.parameters() if weight.requires_grad]
+
+
+def forward_and_gradients(family, net):
+    pred = forward(family, net, seed=0)
+    return pred, torch.autograd.grad(pred.square().mean(), learned(family))
 
 
 def test_merged_computes_and_learns_what_the_adapter_does(family):
@@ -42,6 +49,29 @@ def test_merging_leaves_the_network_as_it_was(family):
     after = family.net.state_dict()
     assert before.keys() == after.keys()
     assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+def a_step(family, net):
+    """What a training step asks of the student: a pass without gradients, then one with them."""
+    with torch.no_grad():
+        target = forward(family, net(), seed=1)
+    return torch.autograd.grad((forward(family, net(), seed=0) - target).square().mean(), learned(family))
+
+
+def test_weights_held_through_a_step_are_made_once_and_change_no_bit(family):
+    made = []
+    held = Held(lambda: made.append(0) or merged_weights(family.net))
+    apart = a_step(family, lambda: Merged(family.net))
+    with held.steady():
+        together = a_step(family, lambda: Merged(family.net, held.get()))
+    assert len(made) == 1
+    assert all(torch.equal(one, other) for one, other in zip(together, apart, strict=True))
+    before = held.get()
+    with torch.no_grad():
+        learned(family)[0].add_(1)
+    after = held.get()
+    assert len(made) == 3
+    assert any(not torch.equal(before[name], after[name]) for name in before)
 
 
 @pytest.mark.parametrize(("side", "plain"), [(16, True), (32, True), (64, False)])

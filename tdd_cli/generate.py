@@ -27,7 +27,7 @@ from tdd_cli.errors import UsageError
 from tdd_cli.families.base import Family, uncropped
 from tdd_cli.pictures import to_images
 from tdd_cli.sampling import Sampling
-from tdd_cli.student import Source, adapterless, find, load, load_with_teacher
+from tdd_cli.student import adapterless, find, load, load_with_teacher, whole
 
 __all__ = ["AUTO_BATCH", "Edit", "Picture", "Sampling", "draw", "generate"]
 
@@ -84,7 +84,7 @@ def generate(
         inference, weights = find(model)
         sampling, size = sampling or Sampling.of(inference), size or inference.size
         if settings.get("guidance_mode", sampling.guidance_mode) == "post":
-            model, teacher = load_with_teacher(Source(inference, weights))
+            model, teacher = load_with_teacher(whole(inference, weights))
         else:
             model = load(inference, weights)  # the adapter multiplied in: quicker
     sampling = replace(sampling or Sampling(), **settings)

@@ -54,16 +54,35 @@ def source(
     """
     if run is not None:
         inference, weights = settings(run, model, family, None)
-        return Source(inference, weights, styles=(*made_of(inference), *loras))
+        return Source(inference, weights, styles=(*made_of(inference, weights), *loras))
     ours = next((lora for lora in loras if described(lora.path)), loras[0] if loras else None)
     inference, weights = settings(None, model, family, ours.path if ours else None)
     styles = tuple(lora for lora in loras if lora is not ours)
-    return Source(inference, weights, ours.scale if ours else 1.0, (*made_of(inference), *styles))
+    return Source(inference, weights, ours.scale if ours else 1.0, (*made_of(inference, weights), *styles))
 
 
-def made_of(inference: Inference) -> tuple[Adapter, ...]:
-    """The adapters that made the student's teacher: it is put on a model that has them."""
-    return tuple(Adapter(Path(file), scale) for file, scale in inference.styles)
+def whole(inference: Inference, weights: Path | None) -> Source:
+    """A student on all that its teacher was made of."""
+    return Source(inference, weights, styles=made_of(inference, weights))
+
+
+def made_of(inference: Inference, weights: Path | None) -> tuple[Adapter, ...]:
+    """The adapters that made the student's teacher: it is put on a model that has them.
+
+    Each is looked for where the settings say, then under its name beside the student's weights and here.
+    """
+    return tuple(Adapter(_style(Path(file).expanduser(), weights), scale) for file, scale in inference.styles)
+
+
+def _style(file: Path, weights: Path | None) -> Path:
+    places = [file, *([weights.with_name(file.name)] if weights else []), Path(file.name)]
+    found = next((place for place in places if place.is_file()), None)
+    if found is None:
+        raise MissingComponent(
+            f"this student is made for a model with the adapter {file.name}, which is not at {file}",
+            hint="Put that file beside the student's weights, or here.",
+        )
+    return found
 
 
 def settings(
@@ -174,7 +193,7 @@ def bare(model: str, family: str) -> Inference:
 
 def load(inference: Inference, weights: Path | None) -> Family:
     """The family with the student's weights in place, on the fastest device at hand."""
-    family, _ = load_with_teacher(Source(inference, weights))
+    family, _ = load_with_teacher(whole(inference, weights))
     if weights is not None and inference.student == "lora":
         family.net.fuse_lora()  # type: ignore[operator]
     return family

@@ -18,7 +18,7 @@ from tdd_cli.evaluation.protocol import Pictures, Rules, text_hash
 from tdd_cli.families.base import Family
 from tdd_cli.generate import Sampling, generate
 from tdd_cli.run import Inference
-from tdd_cli.student import Source, load, load_with_teacher
+from tdd_cli.student import load, load_with_teacher, whole
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp"}
 CONTENT_LIMIT = (
@@ -63,7 +63,7 @@ class Model:
     @cached_property
     def apart(self) -> tuple[Family, Network]:
         """The loaded model and its teacher, for guidance with the teacher's null."""
-        return load_with_teacher(Source(self.inference, self.weights))
+        return load_with_teacher(whole(self.inference, self.weights))
 
     @cached_property
     def identity(self) -> dict[str, str | None]:

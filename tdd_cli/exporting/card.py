@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,6 +58,7 @@ def card(what: Exported, *, title: str, picture: str | None = None, scores: str 
         _header(what),
         f"# {title}",
         _summary(what),
+        _goes_with(what),
         f"![Samples]({picture})" if picture else "",
         f"## diffusers\n\n{_diffusers(what)}",
         f"## ComfyUI\n\n{_comfyui(what)}",
@@ -98,6 +100,22 @@ def _summary(what: Exported) -> str:
     )
 
 
+def _styles(what: Exported) -> tuple[tuple[str, float], ...]:
+    """(name, strength) of the adapters that an exported adapter goes with; a whole model holds them."""
+    return tuple((Path(file).name, scale) for file, scale in what.inference.styles) if what.adapter else ()
+
+
+def _goes_with(what: Exported) -> str:
+    """What must be loaded beside the adapter, if anything."""
+    if not _styles(what):
+        return ""
+    named = " and ".join(f"`{name}` at strength {scale:g}" for name, scale in _styles(what))
+    return (
+        f"It makes a few steps of a model that has {named}: load that beside it. It does not contain it, and "
+        "without it the style is missing."
+    )
+
+
 def _diffusers(what: Exported) -> str:
     notes = ["In this folder:", f"```python\n{_code(what)}\n```"]
     if what.inference.model == MINIATURE and what.adapter:
@@ -132,11 +150,23 @@ def _loading(what: Exported, pipeline: str) -> str:
         model = what.inference.model if what.on_hub else BASE
         return (
             f'pipe = {pipeline}.from_pretrained("{model}")\n'
-            f'pipe.load_lora_weights(".", weight_name="{what.weights}")  # strength 1'
+            f'pipe.load_lora_weights(".", weight_name="{what.weights}"'
+            + (")  # strength 1" if not _styles(what) else f', adapter_name="student")\n{_stacking(what)}')
         )
     if what.weights:
         return f'pipe = {pipeline}.from_single_file("{what.weights}", config="config")'
     return f'pipe = {pipeline}.from_pretrained(".")'
+
+
+def _stacking(what: Exported) -> str:
+    """The styles beside the student."""
+    lines = [
+        f'pipe.load_lora_weights(".", weight_name="{name}", adapter_name="style{i}")'
+        for i, (name, _) in enumerate(_styles(what), 1)
+    ]
+    names = ["student", *(f"style{i}" for i in range(1, len(lines) + 1))]
+    scales = [1.0, *(scale for _, scale in _styles(what))]
+    return "\n".join([*lines, f"pipe.set_adapters({json.dumps(names)}, {scales})"])
 
 
 def _comfyui(what: Exported) -> str:
@@ -149,11 +179,12 @@ def _comfyui(what: Exported) -> str:
     levels = ", ".join(f"{level:.4f}" for level in sigmas(what.family, what.times))
     steps = [
         f"Put `{what.weights}` into `{place}` and load it with {node}.",
+        *(f"Load `{name}` before it, strength {scale:g}." for name, scale in _styles(what)),
         f"SamplerCustom with cfg {what.guidance:g}, sampler `euler`, and these sigmas in a node that takes "
         f"them as text (ManualSigmas, CustomSigmas): `{levels}`",
     ]
     if what.family.schedule.prediction == "v":
-        steps.insert(1, "ModelSamplingDiscrete with `v_prediction` between the two.")
+        steps.insert(-1, "ModelSamplingDiscrete with `v_prediction` between the two.")
     if what.inference.eta > 0:
         steps.append(
             f"`euler` adds no noise; for eta {what.inference.eta:g} take a TCD sampler node instead."

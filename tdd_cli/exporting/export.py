@@ -26,7 +26,7 @@ from tdd_cli.families.styles import fuse_style
 from tdd_cli.files import replacing, write_atomic
 from tdd_cli.pictures import save_png
 from tdd_cli.run import Inference
-from tdd_cli.student import fastest
+from tdd_cli.student import fastest, made_of
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 SHEET = "samples.png"
@@ -48,8 +48,8 @@ def open_student(
     scale, alpha: of an adapter; see `load_lora`.
     """
     family = load_family(inference.family, inference.model, config=inference.config)
-    for file, strength in inference.styles:
-        fuse_style(family, Path(file).expanduser(), strength)
+    for style in made_of(inference, weights):
+        fuse_style(family, style.path, style.scale)
     if inference.student == "full":
         family.net = open_part(weights, type(family.net).__name__, dtype=torch.float32)
         family.net.eval().requires_grad_(False)
@@ -87,7 +87,7 @@ def write_student(
     """
     form = EXPORTERS[kind]
     file = f"{folder.name}.safetensors" if form.file else None
-    settings = inference if form.adapter else _of_model(inference, file or folder.name)
+    settings = _of_adapter(inference) if form.adapter else _of_model(inference, file or folder.name)
     ours = _predict(family)
     with _writable(folder), replacing(folder) as beside:
         beside.mkdir()
@@ -124,6 +124,12 @@ def _read_back(
 def _predict(family: Family) -> Tensor:
     with torch.no_grad():
         return trial(family)(family.net)
+
+
+def _of_adapter(inference: Inference) -> Inference:
+    """The settings of an adapter for others, who have the styles it goes with somewhere else."""
+    styles = tuple((Path(file).name, scale) for file, scale in inference.styles)
+    return inference.model_copy(update={"styles": styles})
 
 
 def _of_model(inference: Inference, name: str) -> Inference:

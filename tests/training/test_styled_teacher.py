@@ -52,10 +52,12 @@ def test_the_teacher_has_the_style_and_the_student_begins_there(tiny_folders, st
     torch.testing.assert_close(predict(parts.family, parts.pair.student), expected, rtol=1e-3, atol=1e-4)
 
 
-def test_a_run_remembers_its_styles_and_is_drawn_with_them(tmp_path):
+def test_a_run_remembers_its_styles_and_is_drawn_with_them(tmp_path, monkeypatch):
     recipe = load_recipe("emoji-4to8", ["model.loras=[a.safetensors, 'b.safetensors:0.8']"])
     Inference.of(recipe).save(tmp_path / "inference.json")
-    (tmp_path / "adapter.safetensors").write_bytes(b"")
+    for name in ("adapter", "a", "b"):
+        (tmp_path / f"{name}.safetensors").write_bytes(b"")
+    monkeypatch.chdir(tmp_path)
     found = source(loras=[Adapter(tmp_path / "adapter.safetensors")])
     assert found.styles == (Adapter(Path("a.safetensors"), 1.0), Adapter(Path("b.safetensors"), 0.8))
 

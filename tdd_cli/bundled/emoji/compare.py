@@ -22,10 +22,11 @@ from torch import Tensor
 from tdd_cli.bundled.emoji import GUIDANCE, STUDENT, captions, dataset, retrieval
 from tdd_cli.families import load_family
 from tdd_cli.families.base import Family
-from tdd_cli.families.lora import adapter_off, load_lora
+from tdd_cli.families.lora import adapter_off
 from tdd_cli.generate import Sampling, draw
 from tdd_cli.pictures import grid, to_images
 from tdd_cli.run import Inference
+from tdd_cli.student import load_with_teacher, whole
 
 BATCH = 64
 SLOW = 50  # steps of the teacher
@@ -49,15 +50,19 @@ def compare(
     *,
     guidance: float,
     settings: list[Sampling],
+    plain: Family | None = None,
 ) -> Iterator[Row]:
-    """Rows for the guided teacher at 50 steps and at the student's fewest, then for each of `settings`."""
+    """Rows for the guided teacher at 50 steps and at the student's fewest, then for each of `settings`.
+
+    plain  the base model, where the teacher is it with a style: what the distance is without one
+    """
     among = retrieval.gallery(dataset.load())
     names = [name for name, _ in pairs]
     own = Sampling.of(inference)
     slow = Sampling(steps=SLOW, guidance=guidance)
 
-    def measured(label: str, sampling: Sampling) -> Row:
-        images = draw_all(family, pairs, sampling)
+    def measured(label: str, sampling: Sampling, by: Family = family) -> Row:
+        images = draw_all(by, pairs, sampling)
         top1, top5 = retrieval.score(images, names, among)
         return Row(label, sampling.calls, top1, top5, distance(images, target), images)
 
@@ -65,6 +70,8 @@ def compare(
         target = draw_all(family, pairs, slow)
         yield measured(f"teacher, {SLOW} steps, guidance {guidance:g}", slow)
         yield measured(f"teacher, {own.k_min} steps, guidance {guidance:g}", replace(slow, steps=own.k_min))
+    if plain is not None:
+        yield measured(f"base model, {SLOW} steps, guidance {guidance:g}", slow, plain)
     for sampling in settings:
         yield measured(f"student, {sampling.steps} steps, guidance {sampling.guidance:g}", sampling)
 
@@ -109,13 +116,14 @@ def main() -> None:
     parser.add_argument("--sheet", type=Path, help="write pictures of the first prompts here")
     args = parser.parse_args()
     inference = Inference.load(args.run / "inference.json")
-    family = load_family(inference.family, inference.model)
-    load_lora(family.net, args.run / "adapter.safetensors")
+    family, _ = load_with_teacher(whole(inference, args.run / "adapter.safetensors"), "cpu")
+    plain = load_family(inference.family, inference.model) if inference.styles else None
     own = Sampling.of(inference)
     steps = args.steps or sorted({own.k_min, own.k_max})
     settings = [replace(own, steps=k, guidance=scale) for k in steps for scale in args.guidance]
     pairs = dataset.evaluation_split()[: args.count]
-    rows = list(compare(family, inference, pairs, guidance=args.teacher_guidance, settings=settings))
+    guidance = args.teacher_guidance
+    rows = list(compare(family, inference, pairs, guidance=guidance, settings=settings, plain=plain))
     print(table(rows))
     if args.sheet:
         shown = pairs[:: max(1, len(pairs) // 12)][:12]

@@ -5,6 +5,7 @@ python -m tdd_cli.bundled.emoji.train text --minutes 4
 python -m tdd_cli.bundled.emoji.train unet --minutes 75
 python -m tdd_cli.bundled.emoji.train export
 python -m tdd_cli.bundled.emoji.train features      # the feature network of tdd eval, on its own
+python -m tdd_cli.bundled.emoji.train style         # a style LoRA for docs/distil-your-own.md, a minute
 """
 
 from __future__ import annotations
@@ -38,10 +39,20 @@ def main() -> None:
                 "--rewarm", action="store_true", help="a new budget, from the checkpoint's average"
             )
     parts.add_parser("features").add_argument("--steps", type=int, default=600, help="of 128 pictures each")
+    style = parts.add_parser("style")
+    style.add_argument("--steps", type=int, default=250, help="of 32 pictures each")
+    style.add_argument("--out", type=Path, default=Path("blueprint.safetensors"))
     parts.add_parser("export").add_argument("--out", type=Path, default=TEACHER)
     args = vars(parser.parse_args())
     args["folder"].mkdir(parents=True, exist_ok=True)
-    run = {"vae": _vae, "text": _text, "unet": _unet, "features": _features, "export": _export}
+    run = {
+        "vae": _vae,
+        "text": _text,
+        "unet": _unet,
+        "features": _features,
+        "style": _style,
+        "export": _export,
+    }
     run[args.pop("part")](**args)
 
 
@@ -67,6 +78,12 @@ def _features(**options: Any) -> None:
     from tdd_cli.bundled.emoji.train import features
 
     features.train(**options)
+
+
+def _style(**options: Any) -> None:
+    from tdd_cli.bundled.emoji.train import style
+
+    style.train(**options)
 
 
 def _export(**options: Any) -> None:

@@ -6,11 +6,10 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-import torch
-
 from tdd_cli.core.guidance import Network
 from tdd_cli.errors import UsageError
 from tdd_cli.families.base import Family
+from tdd_cli.families.compiled import compile_net
 from tdd_cli.families.control import control, open_control
 from tdd_cli.families.offload import offload
 from tdd_cli.generate import Edit, Picture, generate
@@ -71,7 +70,7 @@ def open_studio(
     if tiled:
         family.pipeline().vae.enable_tiling()
     if compiled:
-        family.net = compile_net(family.net)
+        family.net = compile_net(family.net, graphs=fastest().type == "cuda")
     if offloaded:
         offload(family, fastest())
     return Studio(family, teacher, edit, size, batch)
@@ -97,10 +96,3 @@ def check_given(given: Given) -> None:
     files = [path for path in (given.init, given.mask) if path is not None]
     for path in [*files, *(path for _, path, _ in given.controls)]:
         open_image(path)
-
-
-def compile_net(net: torch.nn.Module) -> torch.nn.Module:
-    """The network compiled; on CUDA with its graphs, which launch a whole step at once."""
-    mode = "reduce-overhead" if fastest().type == "cuda" else "default"
-    compiled: torch.nn.Module = torch.compile(net, mode=mode)  # type: ignore[assignment]
-    return compiled

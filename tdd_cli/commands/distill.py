@@ -157,13 +157,13 @@ def _say(parts: Assembled) -> Callable[[str], None]:
 @contextmanager
 def _memory(recipe: Recipe) -> Iterator[None]:
     """Out of memory, said with what this recipe could change, what costs least first."""
-    from torch import OutOfMemoryError
-
-    from tdd_cli.training.remedies import remedies
+    from tdd_cli.training.remedies import is_out_of_memory, remedies
 
     try:
         yield
-    except (OutOfMemoryError, MemoryError) as error:
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
         first = (str(error).strip().splitlines() or ["no more is free"])[0]
         hint = f"What costs least first:\n{remedies(recipe)}"
         raise OutOfMemory(f"the device is out of memory: {first}", hint=hint) from None

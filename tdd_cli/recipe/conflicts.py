@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 from tdd_cli.data.filters import parse as parse_thresholds
 from tdd_cli.recipe.data import Data
-from tdd_cli.recipe.method import PcmTarget, TddTarget
-from tdd_cli.recipe.train import Sample
+from tdd_cli.recipe.method import LoraStudent, PcmTarget, TddTarget
+from tdd_cli.recipe.train import Sample, Train
 
 if TYPE_CHECKING:
     from tdd_cli.recipe.schema import Recipe
@@ -45,6 +45,15 @@ def conflicts_of(recipe: Recipe) -> Iterator[tuple[str, str]]:
             "sample.clip_high",
             f"must be at least sample.clip_low ({sample.clip_low}), got {sample.clip_high}",
         )
+    yield from _train_conflicts(train)
+    if train.compile and isinstance(recipe.student, LoraStudent) and recipe.student.merge:
+        yield (
+            "train.compile",
+            "needs student.merge=false, got true",
+        )
+
+
+def _train_conflicts(train: Train) -> Iterator[tuple[str, str]]:
     if train.device_batch is not None and train.global_batch % train.device_batch:
         yield (
             "train.device_batch",
@@ -52,6 +61,13 @@ def conflicts_of(recipe: Recipe) -> Iterator[tuple[str, str]]:
         )
     if train.warmup >= train.steps:
         yield "train.warmup", f"must be less than train.steps ({train.steps}), got {train.warmup}"
+    if train.optimizer == "prodigy" and train.lr < 0.1:
+        yield (
+            "train.lr",
+            f"must be 0.1 to 1 with prodigy, a factor on the rate it finds and usually 1, got {train.lr}",
+        )
+    if train.optimizer != "prodigy" and train.lr == 1:
+        yield "train.lr", f"must be < 1 with {train.optimizer}, got {train.lr}"
 
 
 def _data_conflicts(data: Data) -> Iterator[tuple[str, str]]:

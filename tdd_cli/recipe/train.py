@@ -10,7 +10,7 @@ from tdd_cli.recipe.section import Section
 
 
 class Train(Section):
-    """The optimisation (AdamW)."""
+    """The optimisation."""
 
     steps: int = Field(ge=1, description="optimizer steps")
     global_batch: int = Field(ge=1, description="samples per optimizer step, over all devices")
@@ -19,12 +19,19 @@ class Train(Section):
         ge=1,
         description="samples in one forward pass on one device (null: global_batch / processes)",
     )
-    lr: float = Field(gt=0, lt=1, description="learning rate")
+    optimizer: Literal["adamw", "adamw8bit", "paged_adamw8bit", "prodigy"] = Field(
+        default="adamw",
+        description="adamw8bit keeps its state in 8 bits, paged_adamw8bit on the host where the GPU has no "
+        "room (extra 8bit); prodigy finds its learning rate (extra prodigy)",
+    )
+    lr: float = Field(
+        gt=0, le=1, description="learning rate; with prodigy a factor on the one it finds, usually 1"
+    )
     warmup: int = Field(default=0, ge=0, description="steps over which the learning rate rises from 0")
     lr_schedule: Literal["constant", "cosine"] = Field(
         default="constant", description="the learning rate after the warm-up"
     )
-    weight_decay: float = Field(default=0.0, ge=0, lt=1, description="AdamW's decoupled weight decay")
+    weight_decay: float = Field(default=0.0, ge=0, lt=1, description="decoupled weight decay")
     grad_clip: float = Field(
         default=1.0, gt=0, description="largest gradient norm; longer gradients are scaled down"
     )
@@ -50,8 +57,19 @@ class Train(Section):
         default="fp32",
         description="arithmetic of the networks; auto: bf16 where the hardware is quick in it, else fp32",
     )
+    compile: bool = Field(
+        default=False,
+        description="compile the network: minutes at first, quicker steps after (not with student.merge)",
+    )
+    channels_last: bool = Field(
+        default=False,
+        description="lay convolutions out as tensor cores want them: often faster in 16 bits on a GPU",
+    )
     gradient_checkpointing: bool = Field(
         default=False, description="recompute activations: less memory, about 30 % more time"
+    )
+    trackers: Annotated[tuple[Literal["tensorboard", "wandb", "trackio"], ...], Field(strict=False)] = Field(
+        default=(), description="experiment trackers that get what log.jsonl gets (extra track)"
     )
     seed: int = Field(default=0, ge=0, lt=2**32, description="seed of data order, noise and initial weights")
 

@@ -53,7 +53,7 @@ def _mismatch(path: Where, given: Any) -> str:
     if not words:  # a whole section
         words = ["a mapping of keys (" + ", ".join(_section_keys(key_path)) + ")"]
     elif isinstance(path[-1], int):
-        words = ["text"]
+        words = [word.removeprefix("a list of ") for word in words]
     elif len(words) > 1:
         words = ["one of " + ", ".join(words)]
     return (

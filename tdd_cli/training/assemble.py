@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import InitProcessGroupKwargs
+from accelerate.utils import DistributedType, InitProcessGroupKwargs
 
 from tdd_cli.core.loss import LOSSES
 from tdd_cli.core.targets import TARGETS
@@ -18,15 +18,18 @@ from tdd_cli.core.times import solver_grid
 from tdd_cli.errors import RecipeError
 from tdd_cli.families import load_family
 from tdd_cli.families.base import Family
+from tdd_cli.families.compiled import check_compiler, compile_net
 from tdd_cli.families.reload import TRIAL_PROMPT
 from tdd_cli.families.styles import fuse_style
 from tdd_cli.recipe import LoraStudent, Recipe
 from tdd_cli.training.ema import Ema
 from tdd_cli.training.encode import checked
 from tdd_cli.training.loop import Method, Shares, Step, learning_rate, train
+from tdd_cli.training.optimizers import optimizer_choice
 from tdd_cli.training.precision import precision
 from tdd_cli.training.stock import Show, Stock, drain, open_raw, open_stock
 from tdd_cli.training.student import Pair, full_pair, lora_pair
+from tdd_cli.training.trackers import check_trackers
 
 PATIENCE = timedelta(hours=6)  # of processes that wait for another's previews, or its part of a cache
 
@@ -50,10 +53,14 @@ def assemble(recipe: Recipe, *, show: Show = drain) -> Assembled:
     show  draws the making of a cache to its end, and may say how it goes
     """
     settings = recipe.train
+    choice = optimizer_choice(settings.optimizer)
+    check_trackers(settings.trackers)
     mixed, dtype = precision(settings.precision)
     patience = InitProcessGroupKwargs(timeout=PATIENCE)
     accelerator = Accelerator(mixed_precision=mixed, kwargs_handlers=[patience])
     lora = isinstance(recipe.student, LoraStudent)
+    if settings.compile:
+        check_compiler(accelerator.device, sharded=accelerator.distributed_type == DistributedType.FSDP)
     raw = open_raw(recipe.data, settings.seed)
     family = load_family(
         recipe.model.family,
@@ -64,6 +71,8 @@ def assemble(recipe: Recipe, *, show: Show = drain) -> Assembled:
     )
     for file, scale in recipe.model.styles:
         fuse_style(family, Path(file).expanduser(), scale)
+    if settings.channels_last:
+        family.net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     stock = open_stock(
         raw,
         recipe,
@@ -80,11 +89,13 @@ def assemble(recipe: Recipe, *, show: Show = drain) -> Assembled:
     pair = make_pair(recipe, family)
     if settings.gradient_checkpointing:
         family.net.enable_gradient_checkpointing()  # type: ignore[operator]
-    optimizer = torch.optim.AdamW(
-        pair.parameters, settings.lr, weight_decay=settings.weight_decay, fused=True
-    )
+    optimizer = choice.make(pair.parameters, settings.lr, settings.weight_decay)
     family.net.train()
     family.net, optimizer = accelerator.prepare(family.net, optimizer)
+    if settings.compile:
+        family.net = compile_net(family.net)
+        if pair.frozen is not None:
+            pair.frozen.compile()
     ema = Ema(pair.parameters, settings.ema) if settings.ema else None
     steps = partial(
         train,

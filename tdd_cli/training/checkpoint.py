@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -15,6 +17,7 @@ from torch import Tensor
 
 from tdd_cli.errors import UsageError
 from tdd_cli.files import replacing
+from tdd_cli.training.optimizers import page, unwrapped
 
 _NAME = re.compile(r"step-(\d+)")
 
@@ -32,26 +35,33 @@ def save(
     extra   JSON: the gradient scaler's state
     """
     final = folder / f"step-{step:06d}"
+    tensors, others = optimizer_state(optimizer)
+    files = {**states, "optimizer": tensors}
     with replacing(final) as beside:
         beside.mkdir()
-        for name, state in states.items():
+        for name, state in files.items():
             save_file(_plain(state), beside / f"{name}.safetensors")
-        save_file(_plain(optimizer_tensors(optimizer)), beside / "optimizer.safetensors")
-        (beside / "state.json").write_text(json.dumps({"step": step, **extra}))
+        made = {"class": type(unwrapped(optimizer)).__name__, **others}
+        (beside / "state.json").write_text(json.dumps({"step": step, "optimizer": made, **extra}))
     return final
 
 
 def load(
     checkpoint: Path, optimizer: torch.optim.Optimizer
 ) -> tuple[int, dict[str, dict[str, Tensor]], dict[str, object]]:
-    """(steps done, states, extra) of a checkpoint, as given to `save`; the optimizer's state is put back."""
+    """(steps done, states, extra) of a checkpoint, as given to `save`; the optimizer's state is put back.
+
+    That of another optimizer than was saved, as a changed recipe may ask for, is left as it is.
+    """
     try:
         extra = json.loads((checkpoint / "state.json").read_text())
         states = {"student": load_file(checkpoint / "student.safetensors")}
         if (average := checkpoint / "ema.safetensors").exists():
             states["ema"] = load_file(average)
-        restore_optimizer(optimizer, load_file(checkpoint / "optimizer.safetensors"))
-    except (OSError, ValueError, KeyError, SafetensorError) as error:
+        tensors, others = load_file(checkpoint / "optimizer.safetensors"), extra.pop("optimizer", {})
+        if others.pop("class", "AdamW") == type(unwrapped(optimizer)).__name__:
+            restore_optimizer(optimizer, tensors, others)
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, SafetensorError) as error:
         raise UsageError(
             f"the checkpoint {checkpoint} cannot be read: {error}",
             hint="Remove it: the run then resumes from the one before.",
@@ -85,25 +95,63 @@ def step_of(checkpoint: Path) -> int:
     return int(found[1])
 
 
-def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """The optimizer's state as named tensors: "3.exp_avg" belongs to the fourth parameter."""
-    state = optimizer.state_dict()["state"]
-    return {
-        f"{index}.{name}": torch.as_tensor(value)
-        for index, values in state.items()
-        for name, value in values.items()
-    }
+def optimizer_state(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """(tensors, other values) of an optimizer's state by name: "3.exp_avg" is of the fourth parameter.
+
+    "group.0.d" is of the first group: what the optimizer keeps there for itself, not what it was made with.
+    """
+    whole = optimizer.state_dict()
+    leaves = dict(_leaves(whole["state"]))
+    for i, group in enumerate(whole["param_groups"]):
+        kept = {name: value for name, value in group.items() if name not in _settings(optimizer)}
+        leaves |= dict(_leaves(kept, f"group.{i}."))
+    tensors = {name: value for name, value in leaves.items() if isinstance(value, Tensor)}
+    return tensors, {name: value for name, value in leaves.items() if name not in tensors}
 
 
-def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
-    """Put back what `optimizer_tensors` gave."""
+def restore_optimizer(
+    optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor], others: Mapping[str, Any]
+) -> None:
+    """Put back what `optimizer_state` gave."""
     whole = optimizer.state_dict()
     whole["state"] = {}
-    for key, value in tensors.items():
-        index, name = key.split(".", 1)
-        whole["state"].setdefault(int(index), {})[name] = value
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    for path, value in {**tensors, **others}.items():
+        first, *keys = path.split(".")
+        if first == "group":
+            whole["param_groups"][int(keys[0])][keys[1]] = value
+            continue
+        place = whole["state"].setdefault(int(first), {})
+        for key in keys[:-1]:
+            place = place.setdefault(key, {})
+        place[keys[-1]] = _laid_out(value, parameters[int(first)]) if isinstance(value, Tensor) else value
     optimizer.load_state_dict(whole)
+    page(optimizer)
+
+
+def _leaves(tree: Mapping[Any, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            yield from _leaves(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _settings(optimizer: torch.optim.Optimizer) -> set[str]:
+    """The names in a group that come from the recipe, or are the parameters themselves."""
+    return {"params", *inspect.signature(type(unwrapped(optimizer)).__init__).parameters}
+
+
+def _laid_out(value: Tensor, parameter: Tensor) -> Tensor:
+    """The value with the strides of its parameter, which kernels of optimizers count on (channels_last)."""
+    if value.shape != parameter.shape:
+        return value
+    return torch.empty_like(parameter, dtype=value.dtype, device=value.device).copy_(value)
 
 
 def _plain(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+    """Copies on the CPU that share no memory: tables that parameters have in common are written for each."""
+    return {
+        name: torch.empty(value.shape, dtype=value.dtype).copy_(value.detach())
+        for name, value in tensors.items()
+    }

@@ -24,6 +24,7 @@ from tdd_cli.training import checkpoint
 from tdd_cli.training.assemble import Assembled
 from tdd_cli.training.log import Log
 from tdd_cli.training.preview import Previews
+from tdd_cli.training.trackers import tracking
 
 FLUSH = 10  # steps between two looks at the losses, which wait on the device until then
 
@@ -44,10 +45,23 @@ def conduct(
 
     Where `halt()` turns true, the state is saved after the step under way, and nothing more is done.
     """
+    names = recipe.train.trackers if parts.accelerator.is_main_process else ()
+    with tracking(names, run, recipe) as trackers:
+        settings = recipe.train
+        log = Log(
+            run,
+            parts.accelerator,
+            batch=settings.global_batch,
+            max_bad_steps=settings.max_bad_steps,
+            trackers=trackers,
+        )
+        yield from _conduct(recipe, run, parts, log, start=start, stop=stop, halt=halt)
+
+
+def _conduct(
+    recipe: Recipe, run: Run, parts: Assembled, log: Log, *, start: int, stop: int, halt: Callable[[], bool]
+) -> Iterator[Report]:
     main = parts.accelerator.is_main_process
-    log = Log(
-        run, parts.accelerator, batch=recipe.train.global_batch, max_bad_steps=recipe.train.max_bad_steps
-    )
     previews = None
     if recipe.preview.prompts and main:
         with bare_network(parts):
@@ -76,7 +90,7 @@ def conduct(
 def bare_network(parts: Assembled) -> Iterator[None]:
     """Within it the family's network lacks its distributed wrapper, whose calls are for all processes."""
     family, wrapped = parts.family, parts.family.net
-    family.net = parts.accelerator.unwrap_model(wrapped)
+    family.net = parts.accelerator.unwrap_model(wrapped, keep_torch_compile=False)
     family.net.eval()
     try:
         yield
@@ -146,7 +160,7 @@ def finish(recipe: Recipe, run: Run, parts: Assembled) -> Reload | None:
 
     Raises TddError, with nothing left behind, where what was written does not compute what was trained.
     """
-    parts.family.net = parts.accelerator.unwrap_model(parts.family.net)
+    parts.family.net = parts.accelerator.unwrap_model(parts.family.net, keep_torch_compile=False)
     parts.family.net.eval()
     with averaged(parts):
         reload = _write_student(recipe, run, parts.family)

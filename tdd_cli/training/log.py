@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import sys
 import time
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -15,6 +16,7 @@ from tdd_cli.errors import TddError
 from tdd_cli.run import Run
 from tdd_cli.training import checkpoint
 from tdd_cli.training.loop import Step
+from tdd_cli.training.trackers import Tracker, numbers
 
 SMOOTH = 0.98  # of the loss's moving average, per step
 
@@ -25,8 +27,17 @@ class Log:
     Every process keeps one and looks after the same steps: they average their losses. One of them writes.
     """
 
-    def __init__(self, run: Run, accelerator: Accelerator, *, batch: int, max_bad_steps: int) -> None:
+    def __init__(
+        self,
+        run: Run,
+        accelerator: Accelerator,
+        *,
+        batch: int,
+        max_bad_steps: int,
+        trackers: Sequence[Tracker] = (),
+    ) -> None:
         self.run, self.accelerator, self.batch, self.max_bad = run, accelerator, batch, max_bad_steps
+        self.trackers = trackers
         self.waiting: list[Step] = []
         records = list(run.records())
         self.ema: float | None = records[-1]["loss_ema"] if records else None
@@ -50,6 +61,8 @@ class Log:
                 record["left_out"] = {name: n for name, n in zip(REASONS, left_out, strict=True) if n}
             if self.accelerator.is_main_process:
                 self.run.log(record)
+            for tracker in self.trackers:
+                tracker.log(numbers(record), step.step)
             self._check(step.step)
         self.waiting, self.since = [], now
         return f"loss {math.nan if self.ema is None else self.ema:.4f}  {rate:.1f} images/s"
@@ -57,11 +70,13 @@ class Log:
     def _record(self, step: Step, loss: float, norm: float) -> dict[str, Any]:
         """A step in numbers; what is not finite is null, since JSON knows no other."""
         good = math.isfinite(loss) and math.isfinite(norm)
-        self.bad = 0 if good else self.bad + 1
         if good:
             self.ema = loss if self.ema is None else SMOOTH * self.ema + (1 - SMOOTH) * loss
         record = {"step": step.step, "loss": _finite(loss), "loss_ema": self.ema, "grad_norm": _finite(norm)}
-        return {**record, "lr": step.lr, **({} if good else {"skipped": True})}
+        record |= {"lr": step.lr, **({} if step.scale is None else {"loss_scale": step.scale.item()})}
+        record |= {} if good else {"skipped": True}
+        self.bad = 0 if good else self.bad + is_bad(record)
+        return record
 
     def _check(self, step: int) -> None:
         if self.bad >= self.max_bad:
@@ -69,7 +84,7 @@ class Log:
                 f"{self.bad} updates in a row were skipped, up to step {step}: "
                 "the loss or its gradient is not finite",
                 hint="Lower train.lr, or use precision bf16 or fp32. "
-                f"Last good state: {checkpoint.latest(self.run.checkpoints)}",
+                f"Last good state: {checkpoint.latest(self.run.checkpoints) or 'none was saved yet'}",
             )
 
     def _of_all_processes(self) -> tuple[list[float], list[list[int]]]:
@@ -99,11 +114,20 @@ def _finite(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
+def is_bad(record: Mapping[str, Any]) -> bool:
+    """Whether a skipped update speaks against the run.
+
+    Not where a gradient scaler was finding its scale: it starts high, and halves it whenever a gradient
+    overflows. At a scale of 1 nothing overflows but what would without it.
+    """
+    return record["loss"] is None or record.get("loss_scale", 1.0) <= 1
+
+
 def _skipped_at_end(records: list[dict[str, Any]]) -> int:
-    """How many of the last records are of skipped updates."""
+    """How many of the last records are of skipped updates that count."""
     count = 0
     for record in reversed(records):
         if not record.get("skipped"):
             break
-        count += 1
+        count += is_bad(record)
     return count

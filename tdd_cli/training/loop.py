@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from accelerate import Accelerator
@@ -22,6 +22,7 @@ from tdd_cli.families.base import Family
 from tdd_cli.training.draws import Draws, draw_step
 from tdd_cli.training.ema import Ema
 from tdd_cli.training.encode import Encode
+from tdd_cli.training.optimizers import found_rate, unwrapped
 from tdd_cli.training.student import Pair
 
 
@@ -32,8 +33,9 @@ class Step:
     step: int  # steps done so far, this one included
     loss: Tensor  # scalar, mean over this process's samples
     grad_norm: Tensor  # scalar, before clipping; where it is not finite, the update was skipped
-    lr: float
+    lr: float  # in use: with Prodigy times what it has found
     left_out: list[Reject]  # samples of this process that could not be used; others stood in
+    scale: Tensor | None = None  # what fp16's gradient scaler multiplied the loss with
 
 
 @dataclass(frozen=True)
@@ -99,6 +101,7 @@ def train(
         lr = lr_at(step)
         for group in optimizer.param_groups:
             group["lr"] = lr
+        rate = lr * found_rate(optimizer)
         losses, left_out = [], []
         for last, part in _flag_last(parts):
             batch = next(stock)
@@ -108,11 +111,12 @@ def train(
             losses.append(loss.detach())
             left_out += batch.left_out
         grad_norm = accelerator.clip_grad_norm_(pair.parameters, grad_clip)
+        scale = None if accelerator.scaler is None else accelerator.scaler.scale(torch.ones_like(losses[0]))
         update(optimizer, grad_norm, scaled=accelerator.scaler is not None)
         optimizer.zero_grad()
         if ema is not None:
             ema.update(step)
-        yield Step(step + 1, torch.stack(losses).mean(), grad_norm, lr, left_out)
+        yield Step(step + 1, torch.stack(losses).mean(), grad_norm, rate, left_out, scale)
 
 
 def micro_loss(
@@ -150,7 +154,7 @@ def update(optimizer: torch.optim.Optimizer, grad_norm: Tensor, *, scaled: bool)
     device, so that nothing waits for the answer; with others the host waits. A gradient scaler (`scaled`)
     does the same by itself.
     """
-    inner: Any = getattr(optimizer, "optimizer", optimizer)  # accelerate wraps it
+    inner = unwrapped(optimizer)
     if scaled:
         optimizer.step()
     elif getattr(inner, "_step_supports_amp_scaling", False):

@@ -57,16 +57,17 @@ def changed_versions(run: Run) -> list[str]:
 
 def differences(before: Recipe, now: Recipe) -> Iterator[str]:
     """Each key that differs, as "  train.lr: 0.001 in the run, 0.0001 asked for"."""
-    theirs, ours = dict(_leaves(before.model_dump())), dict(_leaves(now.model_dump()))
+    theirs, ours = dict(leaves(before.model_dump())), dict(leaves(now.model_dump()))
     for path in dict.fromkeys([*theirs, *ours]):
         if theirs.get(path, ...) != ours.get(path, ...):
             yield f"  {path}: {_shown(theirs, path)} in the run, {_shown(ours, path)} asked for"
 
 
-def _leaves(value: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+def leaves(value: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Every key of nested sections, as ("train.lr", value)."""
     for key, inner in value.items():
         if isinstance(inner, dict):
-            yield from _leaves(inner, f"{prefix}{key}.")
+            yield from leaves(inner, f"{prefix}{key}.")
         else:
             yield prefix + key, inner
 

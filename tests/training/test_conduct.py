@@ -22,9 +22,12 @@ from tdd_cli.generate import Sampling, draw
 from tdd_cli.recipe import load_recipe
 from tdd_cli.run import Inference, Run
 from tdd_cli.training import conduct as conducting
+from tdd_cli.training import extras
 from tdd_cli.training.assemble import assemble
 from tdd_cli.training.loop import update
+from tdd_cli.training.optimizers import OPTIMIZERS, Choice
 from tdd_cli.training.prepare import draw_latents
+from tdd_cli.training.trackers import TRACKERS
 
 SMALL = (
     "train.steps=6", "train.warmup=2", "train.global_batch=4", "train.device_batch=2", "data.resolution=32",
@@ -85,6 +88,90 @@ def test_a_run_stopped_and_resumed_is_the_run_never_stopped(tiny_folders, tmp_pa
     assert losses(parts) == losses(whole)
     ours, theirs = load_file(parts.adapter), load_file(whole.adapter)
     assert all(torch.equal(ours[key], theirs[key]) for key in theirs)
+
+
+def test_a_compiled_network_is_the_same_run_under_its_own_names(tiny_folders, tmp_path):
+    changes = ("student.merge=false", "train.steps=3", "train.ema=0.9")
+    plain, _, _ = run(recipe_for(tiny_folders["sdxl"], *changes), tmp_path / "plain")
+    recipe = recipe_for(tiny_folders["sdxl"], *changes, "train.compile=true")
+    with torch.compiler.set_stance("force_eager"):  # all but the minutes that compiling takes
+        run(recipe, tmp_path / "parts", stop=2)
+        parts, _, reload = run(recipe, tmp_path / "parts", resume=True)
+        assert isinstance(assemble(recipe).family.net, torch._dynamo.OptimizedModule)
+    assert reload.ok
+    assert losses(parts) == losses(plain)
+    ours, theirs = load_file(parts.adapter), load_file(plain.adapter)
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(ours[key], theirs[key]) for key in theirs)
+
+
+def test_channels_last_is_another_layout_of_the_same_run(tiny_folders, tmp_path):
+    changes = ("model.family=sd15", "student.kind=full", "preview.prompts=[]", "train.steps=3")
+    plain, _, _ = run(recipe_for(tiny_folders["sd15"], *changes), tmp_path / "plain")
+    recipe = recipe_for(tiny_folders["sd15"], *changes, "train.channels_last=true", "checkpoint.every=1")
+    whole, _, _ = run(recipe, tmp_path / "whole")
+    for (_, ours, _), (_, theirs, _) in zip(losses(whole), losses(plain), strict=True):
+        assert ours == pytest.approx(theirs, rel=1e-3)
+    run(recipe, tmp_path / "parts", stop=1)
+    parts, _, _ = run(recipe, tmp_path / "parts", resume=True)
+    assert losses(parts) == losses(whole)
+    name = "student/diffusion_pytorch_model.safetensors"
+    ours, theirs = load_file(parts.folder / name), load_file(whole.folder / name)
+    assert all(torch.equal(ours[key], theirs[key]) for key in theirs)
+    kernel = assemble(recipe).family.net.conv_in.weight
+    assert kernel.is_contiguous(memory_format=torch.channels_last)
+    assert not kernel.is_contiguous()
+
+
+def test_a_checkpoint_that_cannot_be_read_is_passed_over_and_said(tiny_folders, tmp_path):
+    recipe = recipe_for(tiny_folders["sdxl"], "train.steps=3", "checkpoint.every=1", "preview.prompts=[]")
+    whole, _, _ = run(recipe, tmp_path / "whole")
+    made, _, _ = run(recipe, tmp_path / "parts", stop=2)
+    newest = made.checkpoints / "step-000002" / "optimizer.safetensors"
+    newest.write_bytes(newest.read_bytes()[:1000])
+    parts, said = assemble(recipe), []
+    start = conducting.restore(made, parts, say=said.append)
+    assert (start, len(said)) == (1, 1)
+    assert "step-000002 cannot be read" in said[0]
+    assert "trying the one before" in said[0]
+    list(conducting.conduct(recipe, made, parts, start=start, stop=3, halt=lambda: False))
+    assert losses(made) == losses(whole)
+
+
+class Kept:
+    """A tracker that keeps the steps it is told of."""
+
+    def __init__(self, run):
+        self.steps = []
+
+    def start(self):
+        pass
+
+    def store_init_configuration(self, values):
+        self.settings = values
+
+    def log(self, values, step):
+        self.steps.append(step)
+
+    def finish(self):
+        self.steps.append("finished")
+
+
+def test_the_optimizer_and_the_trackers_of_the_recipe_are_used(tiny_folders, tmp_path, monkeypatch):
+    kept, used = [], []
+
+    def sgd(parameters, lr, weight_decay):
+        used.append(torch.optim.SGD(parameters, lr, momentum=0.9, weight_decay=weight_decay))
+        return used[-1]
+
+    monkeypatch.setattr(extras, "find_spec", lambda package: "found")
+    monkeypatch.setitem(OPTIMIZERS, "adamw8bit", Choice(sgd, 4, "bitsandbytes", "8bit"))
+    monkeypatch.setitem(TRACKERS, "wandb", lambda run: kept.append(Kept(run)) or kept[-1])
+    changes = ("train.optimizer=adamw8bit", "train.trackers=[wandb]", "preview.prompts=[]", "train.steps=3")
+    run(recipe_for(tiny_folders["sdxl"], *changes), tmp_path / "run")
+    assert kept[0].steps == [1, 2, 3, "finished"]
+    assert kept[0].settings["train.optimizer"] == "adamw8bit"
+    assert used[0].state_dict()["state"]
 
 
 def test_micro_batches_add_up_to_the_batch(tiny_folders, tmp_path):

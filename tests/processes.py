@@ -51,7 +51,7 @@ def start(work: Callable[[], object], *, processes: int = 2, **environment: str)
     return children
 
 
-def finished(children: Sequence[int], *, seconds: float = 600) -> list[int]:
+def finished(children: Sequence[int], *, seconds: float = 3600) -> list[int]:
     """Exit codes by rank, a signal's as a negative number; what still runs after `seconds` is killed."""
     deadline, codes = time.monotonic() + seconds, dict[int, int]()
     while len(codes) < len(children) and time.monotonic() < deadline:

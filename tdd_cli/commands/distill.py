@@ -117,9 +117,9 @@ def _go(
         trainable = sum(parameter.numel() for parameter in parts.pair.parameters)
         say(f"run {run.folder}: steps {start}..{stop}, {trainable:,} trainable parameters")
         _train(recipe, run, parts, start=start, stop=stop)
-        if not parts.accelerator.is_main_process:
-            return
         reload = finish(recipe, run, parts)
+    if not parts.accelerator.is_main_process:
+        return
     if reload is not None:
         say(f"reload check: modules {reload.matched}/{reload.total}, max |delta| {reload.delta:.1e}")
     if stop < recipe.train.steps:

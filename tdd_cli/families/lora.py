@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from tdd_cli.errors import UsageError
 from tdd_cli.families.lora_file import State, read_lora, split_key, write_state
+from tdd_cli.families.sharded import part_of, whole
 
 # --- making ---
 
@@ -131,14 +132,37 @@ def set_lora_state(net: Any, state: Mapping[str, Tensor]) -> None:
 
 
 def folded_state(net: Any) -> State:
-    """The adapter with alpha / rank multiplied into lora_B, float32, on the CPU."""
+    """The adapter with alpha / rank multiplied into lora_B, float32, on the CPU.
+
+    Of a sharded network's it is whole, and all processes must ask for it.
+    """
     scale = {name: layer.scaling["default"] for name, layer in _layers(net)}
     folded = {}
     for key, value in lora_state(net).items():
         module, part = split_key(key)
         factor = scale[module] if part == "lora_B.weight" else 1.0
-        folded[key] = (value.detach().float().cpu() * factor).contiguous()
+        folded[key] = (whole(value.detach()).float().cpu() * factor).contiguous()
     return folded
+
+
+@contextmanager
+def another_adapter(net: nn.Module, folded: Mapping[str, Tensor]) -> Iterator[None]:
+    """Within it the adapter is another, as `folded_state` gives it; zero where a tensor is missing."""
+    state = {name: value.detach() for name, value in lora_state(net).items()}
+    before = {name: value.clone() for name, value in state.items()}
+    layers = [layer for _, layer in _layers(net)]
+    scales = [layer.scaling["default"] for layer in layers]
+    for name, value in state.items():
+        value.copy_(part_of(folded[name], value) if name in folded else torch.zeros_like(value))
+    for layer in layers:
+        layer.scaling["default"] = 1.0
+    try:
+        yield
+    finally:
+        for name, value in state.items():
+            value.copy_(before[name])
+        for layer, scale in zip(layers, scales, strict=True):
+            layer.scaling["default"] = scale
 
 
 def save_lora(
@@ -148,10 +172,15 @@ def save_lora(
     *,
     prefix: str = "unet",
     dtype: torch.dtype = torch.float32,
+    write: bool = True,
 ) -> None:
-    """Write the adapter as a .safetensors file in diffusers' layout; written beside, then renamed."""
+    """Write the adapter as a .safetensors file in diffusers' layout; written beside, then renamed.
+
+    write  False for a process that only takes part in gathering a sharded adapter
+    """
     state = {f"{prefix}.{key}": value.to(dtype) for key, value in folded_state(net).items()}
-    write_state(Path(path), state, metadata)
+    if write:
+        write_state(Path(path), state, metadata)
 
 
 # --- loading ---

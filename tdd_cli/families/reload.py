@@ -12,8 +12,9 @@ from torch import Tensor, nn
 
 from tdd_cli.core.sampler import ImageNoise
 from tdd_cli.families.base import Family, uncropped
-from tdd_cli.families.lora import folded_state, load_lora
-from tdd_cli.families.lora_file import split_key
+from tdd_cli.families.lora import another_adapter, folded_state, load_lora
+from tdd_cli.families.lora_file import read_lora, split_key
+from tdd_cli.families.sharded import rest
 
 Forward = Callable[[nn.Module], Tensor]
 """A network -> its prediction at fixed inputs."""
@@ -49,6 +50,21 @@ def check_saved(path: Path | str, net: Any, fresh: Any, forward: Forward, *, pre
         return compare(
             folded_state(net), folded_state(fresh), forward(net), forward(fresh), rounding=rounding
         )
+
+
+def check_in_place(path: Path | str, net: Any, forward: Forward, *, prefix: str = "unet") -> Reload:
+    """The same without a fresh network, which for a sharded one would have to fit into one process.
+
+    The adapter is zero while the file's is put in its place; of all processes.
+    """
+    rounding = ROUNDING[next(net.parameters()).dtype]
+    with torch.no_grad():
+        want, ours = folded_state(net), forward(net)
+        with another_adapter(net, read_lora(path, net, prefix=prefix).state):
+            rest(net)
+            found = compare(want, folded_state(net), ours, forward(net), rounding=rounding)
+    rest(net)
+    return found
 
 
 def compare(

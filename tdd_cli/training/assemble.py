@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from datetime import timedelta
 from functools import partial
 from pathlib import Path
 
@@ -20,18 +20,19 @@ from tdd_cli.families import load_family
 from tdd_cli.families.base import Family
 from tdd_cli.families.compiled import check_compiler, compile_net
 from tdd_cli.families.reload import TRIAL_PROMPT
+from tdd_cli.families.sharded import is_sharded
 from tdd_cli.families.styles import fuse_style
+from tdd_cli.processes import PATIENCE
 from tdd_cli.recipe import LoraStudent, Recipe
 from tdd_cli.training.ema import Ema
 from tdd_cli.training.encode import checked
 from tdd_cli.training.loop import Method, Shares, Step, learning_rate, train
 from tdd_cli.training.optimizers import optimizer_choice
 from tdd_cli.training.precision import precision
+from tdd_cli.training.sharding import check_launcher, settle, sharded_pair
 from tdd_cli.training.stock import Show, Stock, drain, open_raw, open_stock
 from tdd_cli.training.student import Pair, full_pair, lora_pair
 from tdd_cli.training.trackers import check_trackers
-
-PATIENCE = timedelta(hours=6)  # of processes that wait for another's previews, or its part of a cache
 
 
 @dataclass(frozen=True)
@@ -56,9 +57,12 @@ def assemble(recipe: Recipe, *, show: Show = drain) -> Assembled:
     choice = optimizer_choice(settings.optimizer)
     check_trackers(settings.trackers)
     mixed, dtype = precision(settings.precision)
+    check_launcher(os.environ)
     patience = InitProcessGroupKwargs(timeout=PATIENCE)
     accelerator = Accelerator(mixed_precision=mixed, kwargs_handlers=[patience])
     lora = isinstance(recipe.student, LoraStudent)
+    merge = isinstance(recipe.student, LoraStudent) and recipe.student.merge
+    settle(accelerator, merge=merge, optimizer=settings.optimizer)
     if settings.compile:
         check_compiler(accelerator.device, sharded=accelerator.distributed_type == DistributedType.FSDP)
     raw = open_raw(recipe.data, settings.seed)
@@ -92,6 +96,8 @@ def assemble(recipe: Recipe, *, show: Show = drain) -> Assembled:
     optimizer = choice.make(pair.parameters, settings.lr, settings.weight_decay)
     family.net.train()
     family.net, optimizer = accelerator.prepare(family.net, optimizer)
+    if is_sharded(family.net):
+        pair = sharded_pair(pair, family.net, optimizer, accelerator)
     if settings.compile:
         family.net = compile_net(family.net)
         if pair.frozen is not None:

@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from tdd_cli.errors import UsageError
+from tdd_cli.families.sharded import gathered, part_of
 from tdd_cli.files import replacing
 from tdd_cli.training.optimizers import page, unwrapped
 
@@ -28,19 +29,26 @@ def save(
     states: Mapping[str, Mapping[str, Tensor]],
     optimizer: torch.optim.Optimizer,
     extra: dict[str, object],
+    *,
+    write: bool = True,
 ) -> Path:
     """Write folder/step-N, beside first and then renamed.
 
     states  of the student, and of its average ("ema") where there is one: a file each
     extra   JSON: the gradient scaler's state
+    write   False for a process that only takes part in gathering what is sharded
     """
     final = folder / f"step-{step:06d}"
     tensors, others = optimizer_state(optimizer)
     files = {**states, "optimizer": tensors}
+    if not write:
+        for state in files.values():
+            gathered(state, keep=False)
+        return final
     with replacing(final) as beside:
         beside.mkdir()
         for name, state in files.items():
-            save_file(_plain(state), beside / f"{name}.safetensors")
+            save_file(gathered(state, keep=True), beside / f"{name}.safetensors")
         made = {"class": type(unwrapped(optimizer)).__name__, **others}
         (beside / "state.json").write_text(json.dumps({"step": step, "optimizer": made, **extra}))
     return final
@@ -146,12 +154,6 @@ def _laid_out(value: Tensor, parameter: Tensor) -> Tensor:
     """The value with the strides of its parameter, which kernels of optimizers count on (channels_last)."""
     if value.shape != parameter.shape:
         return value
+    if (part := part_of(value, parameter)) is not value:
+        return part
     return torch.empty_like(parameter, dtype=value.dtype, device=value.device).copy_(value)
-
-
-def _plain(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Copies on the CPU that share no memory: tables that parameters have in common are written for each."""
-    return {
-        name: torch.empty(value.shape, dtype=value.dtype).copy_(value.detach())
-        for name, value in tensors.items()
-    }

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -14,7 +15,8 @@ from accelerate import Accelerator
 from tdd_cli.errors import TddError, UsageError
 from tdd_cli.families.base import Family
 from tdd_cli.families.lora import bare_copy, save_lora
-from tdd_cli.families.reload import Reload, check_saved, trial
+from tdd_cli.families.reload import Reload, check_in_place, check_saved, trial
+from tdd_cli.families.sharded import gathered, is_sharded, plain_copy, rest
 from tdd_cli.files import replacing, write_atomic
 from tdd_cli.generate import Sampling
 from tdd_cli.pictures import save_png
@@ -63,7 +65,7 @@ def _conduct(
 ) -> Iterator[Report]:
     main = parts.accelerator.is_main_process
     previews = None
-    if recipe.preview.prompts and main:
+    if recipe.preview.prompts and (main or is_sharded(parts.family.net)):
         with bare_network(parts):
             previews = make_previews(recipe, parts)
     for done in parts.steps(start=start, steps=stop):
@@ -72,7 +74,7 @@ def _conduct(
         due = done.step % recipe.checkpoint.every == 0 or done.step == stop or halted
         note = log.flush() if due or done.step % FLUSH == 0 else None
         yield Report(done.step, note)
-        if due and main:
+        if due:
             keep, every = recipe.checkpoint.keep, recipe.checkpoint.keep_every
             path = save_checkpoint(run, parts, done.step, keep=keep, milestones=every)
             yield Report(done.step, saved=path)
@@ -82,19 +84,25 @@ def _conduct(
         if previews and (done.step == stop or (every and done.step % every == 0)):
             path = run.samples / f"step-{done.step:06d}.png"
             with bare_network(parts), averaged(parts):
-                save_png(previews.draw(done.step), path)
+                drawn = previews.draw(done.step)
+            if main:
+                save_png(drawn, path)
             yield Report(done.step, saved=path)
 
 
 @contextmanager
 def bare_network(parts: Assembled) -> Iterator[None]:
-    """Within it the family's network lacks its distributed wrapper, whose calls are for all processes."""
+    """Within it the family's network lacks its distributed wrapper, whose calls are for all processes.
+
+    A sharded network has no such wrapper: all processes must make its calls.
+    """
     family, wrapped = parts.family, parts.family.net
     family.net = parts.accelerator.unwrap_model(wrapped, keep_torch_compile=False)
     family.net.eval()
     try:
         yield
     finally:
+        rest(family.net)
         family.net.train()
         family.net = wrapped
 
@@ -115,15 +123,20 @@ def agreed(halt: bool, step: int, accelerator: Accelerator) -> bool:
 
 
 def save_checkpoint(run: Run, parts: Assembled, step: int, *, keep: int, milestones: int = 0) -> Path:
-    """Write a checkpoint of `step`; of the others the newest `keep` and the milestones stay."""
+    """Write a checkpoint of `step`; of the others the newest `keep` and the milestones stay.
+
+    By the main process; the others give it what is sharded, and return the same path.
+    """
+    main = parts.accelerator.is_main_process
     scaler = parts.accelerator.scaler
     extra = {"scaler": scaler.state_dict()} if scaler is not None else {}
     states = {"student": parts.pair.state()}
     if parts.ema:
         with parts.ema.applied():
-            states["ema"] = {name: value.to("cpu", copy=True) for name, value in parts.pair.state().items()}
-    path = checkpoint.save(run.checkpoints, step, states, parts.optimizer, extra)
-    checkpoint.prune(run.checkpoints, keep, milestones=milestones)
+            states["ema"] = gathered(parts.pair.state(), keep=main)
+    path = checkpoint.save(run.checkpoints, step, states, parts.optimizer, extra, write=main)
+    if main:
+        checkpoint.prune(run.checkpoints, keep, milestones=milestones)
     return path
 
 
@@ -158,34 +171,46 @@ def restore(run: Run, parts: Assembled, *, say: Callable[[str], None] = lambda t
 def finish(recipe: Recipe, run: Run, parts: Assembled) -> Reload | None:
     """Write the student and inference.json; the outcome of trying what was written, None for a full student.
 
+    By the main process, with the help of the others where the network is sharded.
+
     Raises TddError, with nothing left behind, where what was written does not compute what was trained.
     """
     parts.family.net = parts.accelerator.unwrap_model(parts.family.net, keep_torch_compile=False)
     parts.family.net.eval()
-    with averaged(parts):
-        reload = _write_student(recipe, run, parts.family)
-    Inference.of(recipe).save(run.inference)
+    main, reload = parts.accelerator.is_main_process, None
+    if main or is_sharded(parts.family.net):
+        with averaged(parts):
+            reload = _write_student(recipe, run, parts.family, parts.accelerator)
+    if main:
+        Inference.of(recipe).save(run.inference)
     return reload
 
 
-def _write_student(recipe: Recipe, run: Run, family: Family) -> Reload | None:
-    """The student's weights as a file of the run, tried."""
+def _write_student(recipe: Recipe, run: Run, family: Family, accelerator: Accelerator) -> Reload | None:
+    """The student's weights as a file of the run, tried; of all processes where the network is sharded."""
+    net, main = family.net, accelerator.is_main_process
     if isinstance(recipe.student, LoraStudent):
         metadata = {"tdd": json.dumps(Inference.of(recipe).model_dump())}
-        save_lora(family.net, run.adapter, metadata, prefix=family.lora_prefix)
-        reload = check_saved(
-            run.adapter, family.net, bare_copy(family.net), trial(family), prefix=family.lora_prefix
-        )
+        save_lora(net, run.adapter, metadata, prefix=family.lora_prefix, write=main)
+        if is_sharded(net):
+            accelerator.wait_for_everyone()
+            reload = check_in_place(run.adapter, net, trial(family), prefix=family.lora_prefix)
+            accelerator.wait_for_everyone()
+        else:
+            fresh = bare_copy(net)
+            reload = check_saved(run.adapter, net, fresh, trial(family), prefix=family.lora_prefix)
         if not reload.ok:
-            run.adapter.unlink()
+            run.adapter.unlink(missing_ok=True)
             raise TddError(
                 f"the adapter does not load as it was trained: modules {reload.matched}/{reload.total}, "
                 f"max |delta| {reload.delta:.1e}",
                 hint="Please report this; the trained state is in the run's checkpoints.",
             )
         return reload
-    with replacing(run.folder / "student") as beside:
-        family.net.save_pretrained(beside, safe_serialization=True)  # type: ignore[operator]
+    whole: Any = plain_copy(net, keep=main) if is_sharded(net) else net
+    if main:
+        with replacing(run.folder / "student") as beside:
+            whole.save_pretrained(beside, safe_serialization=True)
     return None
 
 

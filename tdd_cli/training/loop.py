@@ -19,6 +19,7 @@ from tdd_cli.core.targets import Selector
 from tdd_cli.data.batches import Batch, batches
 from tdd_cli.data.rejects import Reject
 from tdd_cli.families.base import Family
+from tdd_cli.families.sharded import whole
 from tdd_cli.training.draws import Draws, draw_step
 from tdd_cli.training.ema import Ema
 from tdd_cli.training.encode import Encode
@@ -110,7 +111,7 @@ def train(
                 accelerator.backward(loss / len(parts))
             losses.append(loss.detach())
             left_out += batch.left_out
-        grad_norm = accelerator.clip_grad_norm_(pair.parameters, grad_clip)
+        grad_norm = whole(accelerator.clip_grad_norm_(pair.parameters, grad_clip))
         scale = None if accelerator.scaler is None else accelerator.scaler.scale(torch.ones_like(losses[0]))
         update(optimizer, grad_norm, scaled=accelerator.scaler is not None)
         optimizer.zero_grad()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import tempfile
+import traceback
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -58,6 +59,8 @@ def in_a_child(changes: list[str]) -> int:
         os.close(reading)
         try:
             os.write(writing, str(_grown(changes)).encode())
+        except BaseException:
+            traceback.print_exc()
         finally:
             os._exit(0)
     os.close(writing)

@@ -110,6 +110,7 @@ def eval(
     from tdd_cli.evaluation.protocol import choose
     from tdd_cli.evaluation.results import FILE, Result, check_alike
     from tdd_cli.evaluation.sets import open_set
+    from tdd_cli.processes import together
     from tdd_cli.student import fastest
 
     metrics = asked.metrics(metric)
@@ -121,7 +122,8 @@ def eval(
     worker = Worker.current()
     stored = [asked.pictures(images, n)] if images else []
     models = asked.models(runs or [], model, family, lora, bundled=not stored)
-    found = open_set(set_, data=data, side=resize)
+    with together(), worker.first():
+        found = open_set(set_, data=data, side=resize)
     rules = choose(found, n if n or not stored else len(stored[0].pictures), seed=seed)
     asked.check_set(metrics, rules, drawing=bool(models))
     drawn = [each for one in models for each in asked.drawn(one, axes, rules, batch)]
@@ -134,7 +136,8 @@ def eval(
         baselines = [teacher]
     elif against and past is None:
         baselines = [*asked.drawn(asked.named(against), axes, rules, batch)]
-    networks = choose_networks(metrics, found, chosen, device=fastest(), inception=inception)
+    with together(), worker.first():
+        networks = choose_networks(metrics, found, chosen, device=fastest(), inception=inception)
     folder = out or Path("evals") / f"{_slug(set_)}-{rules.sha256[:8]}"
     plan = Plan(
         rules, [*stored, *drawn], metrics, networks, folder / "shards", teacher=teacher, baselines=baselines,
@@ -158,9 +161,10 @@ def _slug(name: str) -> str:
 def _measure(plan: Plan, worker: Worker) -> Iterator[Entry]:
     """The entries, with a line of progress for each part on stderr of process 0."""
     from tdd_cli.evaluation.evaluate import Progress, evaluate
+    from tdd_cli.processes import together
     from tdd_cli.progress import Meter
 
-    with ExitStack() as shown:
+    with ExitStack() as shown, together():
         meter, last = None, -1
         try:
             for step in evaluate(plan, worker):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import platform
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -20,6 +21,7 @@ from tdd_cli.evaluation.protocol import EvalSet, Rules, record_hash, text_hash
 from tdd_cli.evaluation.reference import Real
 from tdd_cli.evaluation.results import Entry, Result, measures_of
 from tdd_cli.evaluation.subjects import Drawn, Subject
+from tdd_cli.processes import PATIENCE
 from tdd_cli.run import versions
 from tdd_cli.student import fastest
 
@@ -46,7 +48,7 @@ class Worker:
         """This process, under `accelerate launch` or by itself."""
         from accelerate import PartialState
 
-        state = PartialState()
+        state = PartialState(timeout=PATIENCE)
         return cls(state.process_index, state.num_processes)
 
     def wait(self) -> None:
@@ -55,6 +57,14 @@ class Worker:
             from accelerate import PartialState
 
             PartialState().wait_for_everyone()
+
+    def first(self) -> AbstractContextManager[None]:
+        """A context that the others enter after the first process left it: they find what it downloaded."""
+        if self.count == 1:
+            return nullcontext()
+        from accelerate import PartialState
+
+        return PartialState().main_process_first()
 
     @property
     def place(self) -> tuple[int, int]:

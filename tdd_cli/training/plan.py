@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from tdd_cli.core.loss import pseudo_huber
 from tdd_cli.families.base import Family, uncropped
 from tdd_cli.families.blank import blank_family
 from tdd_cli.recipe import LoraStudent, Recipe
 from tdd_cli.run import RUNS, recipe_hash, runs
-from tdd_cli.training.assemble import make_pair
+from tdd_cli.training.assemble import make_method, make_pair
+from tdd_cli.training.footprint import reborn, weightless
+from tdd_cli.training.optimizers import OPTIMIZERS
 from tdd_cli.training.precision import precision
+from tdd_cli.training.rehearsal import rehearse
 
 
 @dataclass(frozen=True)
@@ -27,7 +29,7 @@ class Memory:
     encoders: int  # and the VAE's decoder, for previews
     gradients: int
     optimizer: int
-    activations: int  # kept for the backward pass of one forward pass of train.device_batch
+    activations: int  # and whatever else comes and goes, at its most
 
     @property
     def total(self) -> int:
@@ -42,6 +44,7 @@ class Plan:
     parameters: int  # of the network
     trainable: int
     memory: Memory
+    busiest: str  # what is done when activations are at their most
     pictures: int  # seen, over all steps
     disk: int  # bytes of the checkpoints kept
     seconds: float | None  # None where no run of this recipe was measured here
@@ -51,28 +54,44 @@ def make_plan(recipe: Recipe, root: Path = RUNS) -> Plan:
     """The plan of a recipe; MissingComponent where the model's configuration is not here."""
     lora = isinstance(recipe.student, LoraStudent)
     dtype = precision(recipe.train.precision).frozen if lora else torch.float32
-    model = recipe.model
+    model, side = recipe.model, recipe.data.resolution
     family = blank_family(model.family, model.path, dtype=dtype, config=model.config)
     parameters = sum(parameter.numel() for parameter in family.net.parameters())
+    encoders = _encoder_bytes(family, recipe.data.cache)
+    batch = recipe.train.device_batch or recipe.train.global_batch
+    cond = family.encode_prompts([""] * batch, uncropped(side, side, batch))
+    null = family.null(cond)
+    parts = [part for part in family.pipeline().components.values() if isinstance(part, nn.Module)]
     pair = make_pair(recipe, family)
     if recipe.train.gradient_checkpointing:
         family.net.enable_gradient_checkpointing()  # type: ignore[operator]
     family.net.train()
-    trained = _bytes(pair.parameters)
+    trained, trainable = _bytes(pair.parameters), sum(one.numel() for one in pair.parameters)
     average = trained if recipe.train.ema else 0
-    memory = Memory(
-        weights=_bytes(family.net.parameters()) * (1 if lora else 2) + average,
-        encoders=_encoder_bytes(family, recipe.data.cache),
-        gradients=trained,
-        optimizer=2 * trained,
-        activations=_activations(family, pair.student, recipe),
-    )
+    weights = _bytes(family.net.parameters()) * (1 if lora else 2) + average
+    method = make_method(recipe)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    with weightless(device):
+        for part in (*parts, pair.frozen):
+            if part is not None:
+                reborn(part)
+        family.schedule = family.schedule.to(device)
+        cond, null = ({name: value.to(device) for name, value in one.items()} for one in (cond, null))
+        working = rehearse(recipe, method, family, pair, cond, null)
+    busiest = max(working, key=working.__getitem__)
     pictures = recipe.train.steps * recipe.train.global_batch
     rate = measured_rate(recipe, root)
     return Plan(
         parameters,
-        sum(parameter.numel() for parameter in pair.parameters),
-        memory,
+        trainable,
+        Memory(
+            weights=weights,
+            encoders=encoders,
+            gradients=trained,
+            optimizer=OPTIMIZERS[recipe.train.optimizer].bytes * trainable,
+            activations=working[busiest],
+        ),
+        busiest,
         pictures,
         recipe.checkpoint.keep * (3 * trained + average),
         pictures / rate if rate else None,
@@ -98,7 +117,7 @@ def lines(plan: Plan, recipe: Recipe) -> Iterator[str]:
     parts = ", ".join(
         f"{field.name} {_size(getattr(plan.memory, field.name))}" for field in fields(plan.memory)
     )
-    yield f"memory       about {_size(plan.memory.total)}: {parts}"
+    yield f"memory       about {_size(plan.memory.total)}: {parts} (most while {plan.busiest})"
     steps, batch = recipe.train.steps, recipe.train.global_batch
     yield f"steps        {steps:,} of {batch:,}: {plan.pictures:,} pictures seen"
     yield f"disk         {_size(plan.disk)} of checkpoints"
@@ -106,38 +125,6 @@ def lines(plan: Plan, recipe: Recipe) -> Iterator[str]:
         "unknown: no run of this recipe was measured here" if plan.seconds is None else _clock(plan.seconds)
     )
     yield f"time         {hours}"
-
-
-def saved_bytes(forward: Callable[[], Tensor], own: Iterator[nn.Parameter]) -> int:
-    """Bytes that autograd keeps for the backward pass of `forward`, parameters not counted."""
-    known = {parameter.untyped_storage()._cdata for parameter in own}
-    kept: dict[int, Tensor] = {}
-
-    def keep(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()._cdata
-        if storage not in known:
-            kept[storage] = tensor
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        loss = forward()
-    total = sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
-    del loss
-    return total
-
-
-def _activations(
-    family: Family, student: Callable[[Tensor, Tensor, dict[str, Tensor]], Tensor], recipe: Recipe
-) -> int:
-    batch = recipe.train.device_batch or recipe.train.global_batch
-    side = recipe.data.resolution
-    x = torch.empty(batch, *family.latent_shape(side, side), device="meta")
-    t = torch.zeros(batch, dtype=torch.long, device="meta")
-    cond = family.encode_prompts([""] * batch, uncropped(side, side, batch))
-    for parameter in family.net.parameters():  # there is no autocast of tensors without memory
-        parameter.data = parameter.data.to(precision(recipe.train.precision).frozen)
-    distance = pseudo_huber()
-    return saved_bytes(lambda: distance(student(x, t, cond), x), family.net.parameters())
 
 
 def _encoder_bytes(family: Family, cache: str) -> int:

@@ -1,0 +1,42 @@
+"""The benchmarks that no other test runs: that they run, and what they promise."""
+
+import pytest
+import torch
+from accelerate.state import AcceleratorState
+from gpu import gpu, picture_flops
+from published import choose
+from shapes import SMALL
+
+from tdd_cli.core.targets import nearby
+from tdd_cli.core.times import solver_grid, stops
+
+
+@pytest.fixture(autouse=True)
+def fresh_accelerator():
+    AcceleratorState._reset_state(True)
+    yield
+    AcceleratorState._reset_state(True)
+
+
+def test_the_gpu_bench_runs_in_small_without_one_and_says_so(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    lines = list(gpu(small=True))
+    assert "no GPU here" in lines[0]
+    rows = [line for line in lines if line.startswith(("| here", "| published"))]
+    assert len(rows) == 8  # two ways, with and without checkpointing, two batches
+    assert all(float(row.split("|")[4]) >= 0 for row in rows)  # a rate, not "does not fit"
+
+
+def test_the_guided_half_is_counted():
+    none, all_of_them = (picture_flops(SMALL, rank=4, guided=share) for share in (0.0, 1.0))
+    assert (
+        1 / 7 < (all_of_them - none) / none < 1 / 3
+    )  # one pass more than teacher, target, forward, backward
+
+
+def test_published_targets_are_drawn_from_the_same_candidates():
+    times = solver_grid(250)
+    targets, t_prev = stops(times, 4, 8), torch.tensor([747, 503, 995, 0]).repeat(50)
+    first, last = nearby(targets, t_prev, 260)
+    chosen = choose(targets, t_prev, reach=260, eta=0.0)
+    assert ((targets[first] <= chosen) & (chosen <= targets[last])).all()

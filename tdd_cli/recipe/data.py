@@ -57,8 +57,8 @@ class Data(Section):
     fetched_gb: float = Field(
         default=50.0,
         ge=0,
-        description="room for copies of what is streamed from addresses; beyond it those used longest ago are "
-        "removed, all but the 16 newest files",
+        description="room for copies of what is streamed from addresses; beyond it those used longest ago "
+        "are removed, all but the 16 newest files",
     )
     split: str = Field(default="train", min_length=1, description="the split to read")
     image_column: str = Field(default="image", min_length=1, description="the column that holds the pictures")

@@ -18,7 +18,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from tdd_cli.core.guidance import Cond
 from tdd_cli.data.batches import Batch
 from tdd_cli.families.base import uncropped
-from tdd_cli.families.compiled import compiled
+from tdd_cli.families.compiled import compile_net
 from tdd_cli.recipe import Recipe, load_recipe
 from tdd_cli.training.assemble import make_method
 from tdd_cli.training.loop import Shares, Step, train
@@ -38,15 +38,15 @@ class Latents(Dataset[Batch]):
         return Batch({"x0": torch.randn(1, *self.shape)}, [""], uncropped(self.pixels, self.pixels, 1))
 
 
-def our_step(recipe: Recipe, shape: Shape, device: str, *, compile_net: bool) -> Callable[[], object]:
+def our_step(recipe: Recipe, shape: Shape, device: str, *, compiled: bool) -> Callable[[], object]:
     """A step of the training loop as it is, fed with latents and conditions that are there."""
     family = Untrained(shape, dtype=torch.bfloat16, device=device)
     pair = lora_pair(family, rank=recipe.student.rank)  # type: ignore[arg-type, union-attr]
     if recipe.train.gradient_checkpointing:
         family.net.enable_gradient_checkpointing()  # type: ignore[operator]
     family.net.train()
-    if compile_net:
-        family.net = compiled(family.net)
+    if compiled:
+        family.net = compile_net(family.net)
     accelerator = Accelerator(cpu=device == "cpu", mixed_precision="bf16")
     optimizer = torch.optim.AdamW(pair.parameters, recipe.train.lr, fused=True)
     family.net, optimizer = accelerator.prepare(family.net, optimizer)
@@ -83,8 +83,8 @@ def their_step(recipe: Recipe, shape: Shape, device: str) -> Callable[[], object
 
 
 WAYS: dict[str, Callable[[Recipe, Shape, str], Callable[[], object]]] = {
-    "here, eager": lambda recipe, shape, device: our_step(recipe, shape, device, compile_net=False),
-    "here, compiled": lambda recipe, shape, device: our_step(recipe, shape, device, compile_net=True),
+    "here, eager": lambda recipe, shape, device: our_step(recipe, shape, device, compiled=False),
+    "here, compiled": lambda recipe, shape, device: our_step(recipe, shape, device, compiled=True),
     "published": their_step,
 }
 

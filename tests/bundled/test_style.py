@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import pytest
 import torch
 
 from tdd_cli.bundled.emoji import STUDENT, compare, dataset
@@ -13,12 +14,14 @@ from tdd_cli.run import Inference
 from tdd_cli.student import load_with_teacher, whole
 
 
-def test_a_blueprint_is_white_on_blue():
-    black, white = -torch.ones(1, 3, 2, 2), torch.ones(1, 3, 2, 2)
-    assert style.blueprint(black)[0, :, 0, 0].tolist() == [1.0, 1.0, 1.0]
-    torch.testing.assert_close(
-        style.blueprint(white)[0, :, 0, 0], torch.tensor(style.PAPER), atol=1e-3, rtol=0
-    )
+def test_sepia_is_brown_on_white():
+    black, white, red = -torch.ones(1, 3, 2, 2), torch.ones(1, 3, 2, 2), -torch.ones(1, 3, 2, 2)
+    red[:, 0] = 1
+    assert style.sepia(white)[0, :, 0, 0].tolist() == [1.0, 1.0, 1.0]
+    assert style.sepia(black)[0, :, 0, 0].tolist() == pytest.approx(style.INK)
+    printed = style.sepia(red)[0, :, 0, 0]  # between the two, by its lightness alone
+    share = (printed - torch.tensor(style.INK)) / (1 - torch.tensor(style.INK))
+    assert share.tolist() == pytest.approx([style.LUMA[0]] * 3, abs=1e-5)
 
 
 def test_the_style_trains_and_a_student_is_compared_with_its_styled_teacher(tmp_path, monkeypatch):
@@ -26,7 +29,7 @@ def test_the_style_trains_and_a_student_is_compared_with_its_styled_teacher(tmp_
     monkeypatch.setattr(style, "COPIES", 1)
     monkeypatch.setattr(style, "PICTURES", 4)
     monkeypatch.setattr(compare, "SLOW", 2)
-    out = tmp_path / "blueprint.safetensors"
+    out = tmp_path / "sepia.safetensors"
     style.train(tmp_path, steps=2, out=out)
     prompts = (tmp_path / "prompts.txt").read_text("utf-8").splitlines()
     assert len(prompts) == len({row.name for row in dataset.load().rows})

@@ -41,7 +41,7 @@ def main() -> None:
     parts.add_parser("features").add_argument("--steps", type=int, default=600, help="of 128 pictures each")
     style = parts.add_parser("style")
     style.add_argument("--steps", type=int, default=250, help="of 32 pictures each")
-    style.add_argument("--out", type=Path, default=Path("blueprint.safetensors"))
+    style.add_argument("--out", type=Path, default=Path("sepia.safetensors"))
     parts.add_parser("export").add_argument("--out", type=Path, default=TEACHER)
     args = vars(parser.parse_args())
     args["folder"].mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""A style LoRA for the miniature, as a user might bring one: blueprints, which the teacher has never seen.
+"""A style LoRA for the miniature, as a user might bring one: sepia prints, which the teacher has never seen.
 
 It stands in for the user's own in docs/distil-your-own.md.
 """
@@ -18,19 +18,18 @@ from tdd_cli.families import load_family
 from tdd_cli.families.lora import add_lora, save_lora
 from tdd_cli.files import write_atomic
 
-FROM = "fluent-flat"  # the drawings that are made blueprints
+FROM = "fluent-flat"  # the drawings that are printed in sepia
 PICTURES = 64
 COPIES = 4  # displaced, of each
 BATCH = 32
-PAPER = (-0.75, -0.35, 0.25)  # a deep blue, red green blue in [-1, 1]
+INK = (0.0, -0.5, -0.85)  # a brown, red green blue in [-1, 1]
 LUMA = (0.299, 0.587, 0.114)
 
 
-def blueprint(images: Tensor) -> Tensor:
-    """What is dark turns white, and white paper blue: [B, 3, H, W] in [-1, 1], the same shape."""
+def sepia(images: Tensor) -> Tensor:
+    """Colours turn shades of one brown, white paper stays: [B, 3, H, W] in [-1, 1], the same shape."""
     light = (images.add(1) / 2 * torch.tensor(LUMA).view(3, 1, 1)).sum(1, keepdim=True)  # [B, 1, H, W]
-    ink = (1 - light).clamp(0, 1).sqrt()  # pale colours show too
-    return torch.lerp(torch.tensor(PAPER).view(3, 1, 1), torch.ones(3, 1, 1), ink)
+    return torch.lerp(torch.tensor(INK).view(3, 1, 1), torch.ones(3, 1, 1), light.clamp(0, 1))
 
 
 def write_prompts(path: Path) -> None:
@@ -46,7 +45,7 @@ def train(folder: Path, *, steps: int, out: Path, rank: int = 8, rate: float = 2
     rows = rows[:: len(rows) // PICTURES][:PICTURES]
     generator = torch.Generator().manual_seed(0)
     family = load_family("sdxl", str(TEACHER))
-    pictures = blueprint(dataset.displaced(emoji.images[rows * COPIES], generator))
+    pictures = sepia(dataset.displaced(emoji.images[rows * COPIES], generator))
     latents = family.encode_images(pictures)  # [COPIES * PICTURES, 4, 16, 16]
     texts = [captions.prompt(emoji.rows[i].name) for i in rows]
     weights = add_lora(family.net, family.lora_targets, rank=rank)

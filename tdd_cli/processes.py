@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
 
-from tdd_cli.errors import TddError
+from tdd_cli.errors import TddError, UsageError
 
 PATIENCE = timedelta(hours=6)  # of processes that wait for another's previews, or its part of the work
+
+
+def check_met(processes: int, environment: Mapping[str, str]) -> None:
+    """UsageError where a launcher started several processes and this one knows of itself alone."""
+    started = int(environment.get("WORLD_SIZE", "1"))
+    if processes == 1 and started > 1:
+        raise UsageError(
+            f"this is one of {started} processes, and it has not found the others",
+            hint="On a machine without a GPU: ACCELERATE_USE_CPU=true accelerate launch ...",
+        )
 
 
 @contextmanager

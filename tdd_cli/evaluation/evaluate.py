@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import platform
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -21,7 +22,7 @@ from tdd_cli.evaluation.protocol import EvalSet, Rules, record_hash, text_hash
 from tdd_cli.evaluation.reference import Real
 from tdd_cli.evaluation.results import Entry, Result, measures_of
 from tdd_cli.evaluation.subjects import Drawn, Subject
-from tdd_cli.processes import PATIENCE
+from tdd_cli.processes import PATIENCE, check_met
 from tdd_cli.run import versions
 from tdd_cli.student import fastest
 
@@ -47,8 +48,10 @@ class Worker:
     def current(cls) -> Worker:
         """This process, under `accelerate launch` or by itself."""
         from accelerate import PartialState
+        from accelerate.utils import parse_flag_from_env
 
-        state = PartialState(timeout=PATIENCE)
+        state = PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU"), timeout=PATIENCE)
+        check_met(state.num_processes, os.environ)
         return cls(state.process_index, state.num_processes)
 
     def wait(self) -> None:

@@ -22,7 +22,7 @@ from tdd_cli.families.compiled import check_compiler, compile_net
 from tdd_cli.families.reload import TRIAL_PROMPT
 from tdd_cli.families.sharded import is_sharded
 from tdd_cli.families.styles import fuse_style
-from tdd_cli.processes import PATIENCE
+from tdd_cli.processes import PATIENCE, check_met
 from tdd_cli.recipe import LoraStudent, Recipe
 from tdd_cli.training.ema import Ema
 from tdd_cli.training.encode import checked
@@ -60,6 +60,7 @@ def assemble(recipe: Recipe, *, show: Show = drain) -> Assembled:
     check_launcher(os.environ)
     patience = InitProcessGroupKwargs(timeout=PATIENCE)
     accelerator = Accelerator(mixed_precision=mixed, kwargs_handlers=[patience])
+    check_met(accelerator.num_processes, os.environ)
     lora = isinstance(recipe.student, LoraStudent)
     merge = isinstance(recipe.student, LoraStudent) and recipe.student.merge
     settle(accelerator, merge=merge, optimizer=settings.optimizer)

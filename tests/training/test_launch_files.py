@@ -16,6 +16,7 @@ from accelerate.utils.launch import prepare_multi_gpu_env
 
 from processes import PROMPTS, distil, finished, needs_fork, start
 from tdd_cli.errors import UsageError
+from tdd_cli.processes import check_met
 from tdd_cli.shipped import recipe_folder
 from tdd_cli.training.sharding import check_launcher, policy, settle
 
@@ -64,9 +65,15 @@ def test_what_a_run_does_not_know_is_refused(name):
 def test_a_run_under_the_file(tiny_folders, tmp_path, monkeypatch, file):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "prompts.txt").write_text("a fox\nthe sun\n")
-    changes = (*PROMPTS, "train.steps=1", "train.global_batch=2", "preview.prompts=[]", "student.merge=false")
+    changes = (
+        *PROMPTS,
+        "train.steps=1",
+        "train.warmup=0",
+        "train.global_batch=2",
+        "preview.prompts=[]",
+        "student.merge=false",
+    )
     environment = told(recipe_folder() / "accelerate" / f"{file}.yaml")
-    assert (environment["ACCELERATE_USE_CPU"].lower() == "true") == (file == "cpu")
     told_only = {name: value for name, value in environment.items() if os.environ.get(name) != value}
     run = partial(distil, tiny_folders["sdxl"], tmp_path / "run", *changes)
     assert finished(start(run, **{**told_only, "ACCELERATE_USE_CPU": "true"})) == [0, 0]
@@ -88,6 +95,13 @@ def test_what_cannot_be_right_under_fsdp_is_refused_before_a_model_is_loaded(cha
     state = SimpleNamespace(distributed_type=DistributedType.FSDP, fsdp_plugin=plugin)
     with pytest.raises(UsageError, match=words):
         settle(SimpleNamespace(state=state, mixed_precision="no"), **changes)
+
+
+def test_a_process_that_does_not_find_the_others_says_so():
+    with pytest.raises(UsageError, match="one of 2 processes"):
+        check_met(1, {"WORLD_SIZE": "2"})
+    check_met(2, {"WORLD_SIZE": "2"})
+    check_met(1, {})
 
 
 def test_inputs_are_not_rounded_under_fsdp():

@@ -139,8 +139,12 @@ def test_the_page_says_what_was_asked_and_met_or_not(result, tmp_path):
     assert "| tdd | FID | 1 | yes | yes | yes | yes | yes |" in text
     assert "TDD's FID at 4 steps, guidance 2, over the teacher's: 0.56 (asked: 1.15): yes" in text
     assert "10.50 ± 0.71" in text
-    for name in ("fid-steps", "distance-budget"):
-        assert (tmp_path / "images" / f"study-{name}.svg").read_text().startswith("<svg")
+    plots = {path.stem: path.read_text() for path in (tmp_path / "images").iterdir()}
+    assert set(plots) == {  # budgets have no two points
+        f"study-{figure}-{axis}" for figure in ("fid", "distance") for axis in ("steps", "guidance")
+    }
+    assert all(text.startswith("<svg") for text in plots.values())
+    assert "## Learning rates, one seed, 4 steps\n\nNot measured yet.\n" in text
     lines = (tmp_path / "study.csv").read_text().splitlines()
     assert len(lines) == 1 + len(result.entries)
     assert "tdd-s0,4,2.0,cfg,0.0,equal,0,5.0000,,,5.0000" in lines

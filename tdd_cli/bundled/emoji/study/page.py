@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -48,14 +48,26 @@ def write_page(result: Result, size: Size, docs: Path, *, samples: bool = False)
 
 
 def pictures(result: Result, size: Size) -> Iterator[tuple[str, str]]:
-    """(name, SVG) of every plot."""
+    """(name, SVG) of every plot that has two points to join."""
     for figure in ("fid", "distance"):
-        yield f"{figure}-steps", _plot(result, figure, "steps", ROWS, STEPS, guidance=1.0)
-        yield (
-            f"{figure}-guidance",
-            _plot(result, figure, "guidance", ["tdd", "no-empty"], range(1, 9), steps=4),
-        )
-        yield f"{figure}-budget", _budget_plot(result, figure, size)
+        title = COLUMNS[figure].title
+        plots = {  # name: (title, what the x axis is, lines)
+            "steps": (
+                f"{title} against steps", "steps",
+                _lines(result, figure, "steps", ROWS, STEPS, guidance=1.0),
+            ),
+            "guidance": (
+                f"{title} at 4 steps against guidance", "guidance",
+                _lines(result, figure, "guidance", ["tdd", "no-empty"], range(1, 9), steps=4),
+            ),
+            "budget": (
+                f"{title} at 4 steps against the budget", "optimizer steps",
+                _budgets(result, figure, size),
+            ),
+        }  # fmt: skip
+        for name, (heading, axis, lines) in plots.items():
+            if any(len(line.points) > 1 for line in lines):
+                yield f"{figure}-{name}", plot(heading, axis, title, [*lines, *_level(result, figure)])
 
 
 def sheet(folder: Path, docs: Path) -> None:
@@ -66,8 +78,10 @@ def sheet(folder: Path, docs: Path) -> None:
 
     rows: list[list[Image.Image]] = []
     labels = []
-    for method in METHODS:
-        inference, weights = settings(folder / "runs" / run_name(method, 0), None, "", None)
+    for method in ROWS:
+        if not (run := folder / "runs" / run_name(method, 0)).is_dir():
+            continue
+        inference, weights = settings(run, None, "", None)
         family = load(inference, weights)
         for k in (4, 8):
             sampling = replace(Sampling.of(inference), steps=k)
@@ -87,33 +101,38 @@ def _head(result: Result, size: Size) -> str:
     )
 
 
-def _plot(
+def _lines(
     result: Result, figure: str, axis: str, runs: Sequence[str], values: Sequence[int], **settings: Any
-) -> str:
-    lines = []
-    for run in runs:
-        found = [(x, mean_of(result, figure, run, **{**settings, axis: x})) for x in values]
-        points = [_point(x, mean) for x, mean in found if mean]
-        if points:
-            lines.append(Line(run, points))
-    teacher = next((entry for entry in result.entries if entry.baseline), None)
-    if teacher and figure == "fid":
-        lines.append(Line("teacher", [Point(0, teacher.figures["fid"].value)], level=True))
-    title = COLUMNS[figure].title
-    return plot(f"{title} against {axis}", axis, title, lines)
+) -> list[Line]:
+    """A figure of some runs over the values of one setting."""
+    found = {
+        run: [(x, mean_of(result, figure, run, **{**settings, axis: x})) for x in values] for run in runs
+    }
+    return _joined(found)
 
 
-def _budget_plot(result: Result, figure: str, size: Size) -> str:
-    lines = []
+def _budgets(result: Result, figure: str, size: Size) -> list[Line]:
+    """A figure of the methods at 4 steps over what was spent on them."""
+    found = {}
     for method in METHODS:
-        budgets = [(size.steps // share, f"{method}-{share}th") for share in SHARES]
-        budgets.append((size.steps, method))
-        found = [(steps, mean_of(result, figure, name, steps=4, guidance=1.0)) for steps, name in budgets]
-        points = [_point(steps, mean) for steps, mean in found if mean]
-        if points:
-            lines.append(Line(method, points))
-    title = COLUMNS[figure].title
-    return plot(f"{title} at 4 steps against the budget", "optimizer steps", title, lines)
+        names = {size.steps // share: f"{method}-{share}th" for share in SHARES} | {size.steps: method}
+        found[method] = [
+            (x, mean_of(result, figure, name, steps=4, guidance=1.0)) for x, name in names.items()
+        ]
+    return _joined(found)
+
+
+def _joined(found: Mapping[str, Sequence[tuple[int, Mean | None]]]) -> list[Line]:
+    lines = [Line(name, [_point(x, mean) for x, mean in points if mean]) for name, points in found.items()]
+    return [line for line in lines if line.points]
+
+
+def _level(result: Result, figure: str) -> list[Line]:
+    """The teacher's FID, as a level line."""
+    teacher = next((entry for entry in result.entries if entry.baseline), None)
+    if teacher is None or figure != "fid":
+        return []
+    return [Line("teacher", [Point(0, teacher.figures["fid"].value)], level=True)]
 
 
 def _point(x: float, mean: Mean) -> Point:

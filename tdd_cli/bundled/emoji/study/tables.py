@@ -17,6 +17,7 @@ STEPS = range(4, 9)
 ROWS = ("tdd", "tdd-steps", "lcm", "pcm", "ctm")  # TDD by the published code's targets, and by figure 2a's
 OTHERS = ("lcm", "pcm", "ctm")
 FIGURES = ("fid", "kid", "clip", "distance")
+NOT_YET = "Not measured yet."
 WITHIN = 1.15  # asked: the student's FID at 4 steps, over the teacher's
 
 
@@ -30,8 +31,7 @@ def method_tables(result: Result) -> Iterator[str]:
                 if scale is None:
                     continue
                 means = [mean_of(result, figure, method, steps=k, guidance=scale) for k in STEPS]
-                shown = " | ".join("-" if mean is None else str(mean) for mean in means)
-                lines.append(f"| {method} | {scale:g} | {shown} |")
+                lines += _row(f"{method} | {scale:g}", means)
         teacher = next((entry for entry in result.entries if entry.baseline), None)
         if teacher and figure in teacher.figures and figure != "distance":
             lines.append(f"\nTeacher, {teacher.sampling['steps']} steps: {teacher.figures[figure].value:.3f}")
@@ -119,9 +119,8 @@ def ablation_table(
     for name, run, settings in rows:
         for figure in ("fid", "distance"):
             means = [mean_of(result, figure, run, **{**settings, axis: value}) for value in values]
-            shown = " | ".join("-" if mean is None else str(mean) for mean in means)
-            lines.append(f"| {name} | {COLUMNS[figure].title} | {shown} |")
-    return "\n".join(lines) + "\n"
+            lines += _row(f"{name} | {COLUMNS[figure].title}", means)
+    return _table(lines)
 
 
 def rate_table(result: Result) -> str:
@@ -131,9 +130,8 @@ def rate_table(result: Result) -> str:
         own = f"{load_recipe(recipe).train.lr:g}"
         for figure in ("fid", "distance"):
             means = [mean_of(result, figure, f"{method}-lr{rate}", steps=4, guidance=1.0) for rate in RATES]
-            shown = " | ".join("-" if mean is None else str(mean) for mean in means)
-            lines.append(f"| {method} (its recipe: {own}) | {COLUMNS[figure].title} | {shown} |")
-    return "\n".join(lines) + "\n"
+            lines += _row(f"{method} (its recipe: {own}) | {COLUMNS[figure].title}", means)
+    return _table(lines)
 
 
 def every_figure(result: Result) -> str:
@@ -151,6 +149,17 @@ def every_figure(result: Result) -> str:
 def mean_of(result: Result, figure: str, run: str, **settings: Any) -> Mean | None:
     """A run's figure at these settings; None where it was not measured."""
     return over_seeds(result.entries, figure, **settings).get(run)
+
+
+def _row(start: str, means: Sequence[Mean | None]) -> list[str]:
+    """A line of a table, or none where nothing of it was measured."""
+    shown = " | ".join("-" if mean is None else str(mean) for mean in means)
+    return [f"| {start} | {shown} |"] if any(means) else []
+
+
+def _table(lines: Sequence[str]) -> str:
+    """A table, or what stands in for one without rows."""
+    return ("\n".join(lines) if len(lines) > 2 else NOT_YET) + "\n"
 
 
 def _yes(met: bool) -> str:

@@ -5,18 +5,17 @@ from __future__ import annotations
 import hashlib
 import json
 import tarfile
-from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from tdd_cli.data import captions
 from tdd_cli.data.captions import Labels
+from tdd_cli.data.files import FileSource
 from tdd_cli.data.pictures import decode
 from tdd_cli.data.rejects import Reject
 from tdd_cli.data.remote import fetch, identity, is_remote
-from tdd_cli.data.sources import Columns, Piece, Sample, fingerprint_of
-from tdd_cli.files import write_atomic
+from tdd_cli.data.sources import Piece, Sample
 
 PICTURES = ("jpg", "jpeg", "png", "webp")
 Members = dict[str, tuple[int, int]]  # extension -> (offset, bytes) in the tar
@@ -28,23 +27,12 @@ def is_tar(source: str) -> bool:
     return source.partition("?")[0].endswith(".tar")
 
 
-class TarSource:
+class TarSource(FileSource):
     """Samples of tar files, each found by where it lies in its file; a damaged end costs one sample.
 
     The default column names take any picture, and the .txt or the "caption" of the .json; others are
     extensions ("cls.jpg"), or keys of the .json ("json.title").
     """
-
-    def __init__(
-        self, name: str, paths: Sequence[str], columns: Columns, *, folder: Path, room: float
-    ) -> None:
-        """folder: where fetched files and lists of contents are kept; room: bytes that the former may take"""
-        self.name, self.paths, self.columns = name, list(paths), columns
-        self.folder, self.room = folder, room
-        self.units = len(self.paths)
-        self.rule: str = columns.choice
-        self.left_out: dict[str, int] = {}
-        self._begin()
 
     def pieces(self, unit: int) -> list[Piece]:
         """All of a tar, its damaged end counted as one sample."""
@@ -69,19 +57,8 @@ class TarSource:
         encoded = self._bytes(unit, members[extension])
         return Sample(decode(encoded, where, min_size=self.columns.min_size), labels)
 
-    def fingerprint(self) -> str:
-        """Of the local files' names, sizes and times; of the addresses of the others."""
-        return fingerprint_of(self.paths)
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {key: value for key, value in vars(self).items() if not key.startswith("_")}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        vars(self).update(state)
-        self._begin()
-
     def _begin(self) -> None:
-        self._pieces: dict[int, list[Piece]] = {}
+        super()._begin()
         self._contents = lru_cache(maxsize=64)(self._look)
 
     def _labels(self, unit: int, members: Members, values: dict[str, Any], where: str) -> Labels:
@@ -116,15 +93,10 @@ class TarSource:
         return fetch(path, self.folder / "fetched", room=self.room) if is_remote(path) else Path(path)
 
     def _look(self, unit: int) -> list[tuple[str, Members]]:
-        """What is in a tar; kept in a file, so that no tar is looked through twice."""
-        key = hashlib.sha256(identity(self.paths[unit]).encode()).hexdigest()
-        kept = self.folder / "contents" / f"{key[:32]}.json"
-        try:
-            return [(name, members) for name, members in json.loads(kept.read_text("utf-8"))]
-        except (OSError, ValueError):
-            found = contents(self._local(unit))
-        write_atomic(kept, json.dumps(found))
-        return found
+        """What is in a tar."""
+        key = hashlib.sha256(identity(self.paths[unit]).encode()).hexdigest()[:32]
+        found = self._listed(key, lambda: contents(self._local(unit)))
+        return [(name, members) for name, members in found]
 
 
 def contents(path: Path) -> list[tuple[str, Members]]:

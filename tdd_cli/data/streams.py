@@ -14,17 +14,17 @@ from typing import Any
 
 from tdd_cli.data import captions
 from tdd_cli.data.captions import Labels
+from tdd_cli.data.files import FileSource
 from tdd_cli.data.pictures import decode, encoded
 from tdd_cli.data.rejects import Reject
 from tdd_cli.data.remote import first_line, identity, is_remote, kept, unreachable
-from tdd_cli.data.sources import LAYOUT, Columns, Piece, Sample, check_columns, fingerprint_of
+from tdd_cli.data.sources import LAYOUT, Columns, Piece, Sample, check_columns
 from tdd_cli.errors import DataError
-from tdd_cli.files import write_atomic
 
 BATCH = 64  # rows in memory at a time while a row group is copied
 
 
-class ParquetSource:
+class ParquetSource(FileSource):
     """Rows of parquet files. A row group is a piece: when its turn comes, the columns wanted of the rows that
     pass data.where are copied to a file that all processes of a machine map into memory.
 
@@ -38,12 +38,7 @@ class ParquetSource:
 
         folder  where copies and lists of contents are kept; room: bytes of copies of what is far away
         """
-        self.name, self.paths, self.columns = name, list(paths), columns
-        self.folder, self.room = folder, room
-        self.units = len(self.paths)
-        self.rule: str = columns.choice
-        self.left_out: dict[str, int] = {}
-        self._begin()
+        super().__init__(name, paths, columns, folder=folder, room=room)
         check_columns(name, columns, self._schema())
 
     def pieces(self, unit: int) -> list[Piece]:
@@ -65,19 +60,8 @@ class ParquetSource:
         content, where = encoded(row[self.columns.image], where)
         return Sample(decode(content, where, min_size=self.columns.min_size), labels)
 
-    def fingerprint(self) -> str:
-        """Of the local files' names, sizes and times; of the addresses of the others."""
-        return fingerprint_of(self.paths)
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {key: value for key, value in vars(self).items() if not key.startswith("_")}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        vars(self).update(state)
-        self._begin()
-
     def _begin(self) -> None:
-        self._pieces: dict[int, list[Piece]] = {}
+        super()._begin()
         self._rows = lru_cache(maxsize=16)(self._mapped)
 
     def _schema(self) -> list[str]:
@@ -93,19 +77,16 @@ class ParquetSource:
 
     def _contents(self, unit: int) -> list[tuple[int, int]]:
         """(rows, those that pass data.where) of each row group of a file."""
-        index = self.folder / "contents" / f"{self._key(unit)}.json"
-        try:
-            return [(rows, passing) for rows, passing in json.loads(index.read_text("utf-8"))]
-        except (OSError, ValueError):
-            pass
+        found = self._listed(self._key(unit), partial(self._look, unit))
+        return [(rows, passing) for rows, passing in found]
+
+    def _look(self, unit: int) -> list[tuple[int, int]]:
         try:
             with opened(self.paths[unit]) as file:
                 rows = [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
-            found = [(count, self._passing(unit, group, count)) for group, count in enumerate(rows)]
+            return [(count, self._passing(unit, group, count)) for group, count in enumerate(rows)]
         except Damaged:
-            found = [(1, 1)]
-        write_atomic(index, json.dumps(found))
-        return found
+            return [(1, 1)]
 
     def _passing(self, unit: int, group: int, rows: int) -> int:
         """How many of a row group's rows pass; its other columns are not read."""

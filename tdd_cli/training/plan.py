@@ -69,6 +69,7 @@ def make_plan(recipe: Recipe, root: Path = RUNS) -> Plan:
     trained, trainable = _bytes(pair.parameters), sum(one.numel() for one in pair.parameters)
     average = trained if recipe.train.ema else 0
     weights = _bytes(family.net.parameters()) * (1 if lora else 2) + average
+    optimizer = OPTIMIZERS[recipe.train.optimizer].bytes * trainable
     method = make_method(recipe)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     with weightless(device):
@@ -88,12 +89,12 @@ def make_plan(recipe: Recipe, root: Path = RUNS) -> Plan:
             weights=weights,
             encoders=encoders,
             gradients=trained,
-            optimizer=OPTIMIZERS[recipe.train.optimizer].bytes * trainable,
+            optimizer=optimizer,
             activations=working[busiest],
         ),
         busiest,
         pictures,
-        recipe.checkpoint.keep * (3 * trained + average),
+        recipe.checkpoint.keep * (trained + optimizer + average),
         pictures / rate if rate else None,
     )
 

@@ -40,8 +40,8 @@ def method_tables(result: Result) -> Iterator[str]:
 
 def verdicts(result: Result) -> Iterator[str]:
     """What was asked of TDD, met or not: ahead of the others at guidance 1, and each at its best."""
-    title = "| ahead of LCM, PCM and CTM beyond the spread | | guidance | "
-    lines = [title + " | ".join(f"{k} steps" for k in STEPS) + " |", "|---" * (3 + len(STEPS)) + "|"]
+    head = "| ahead of LCM, PCM and CTM beyond the spread | | guidance | "
+    lines = [head + " | ".join(f"{k} steps" for k in STEPS) + " |", "|---" * (3 + len(STEPS)) + "|"]
     for name in ("tdd", "tdd-steps"):
         for figure in ("fid", "distance"):
             best = {each: best_guidance(result, figure, each, STEPS) for each in (name, *OTHERS)}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
@@ -16,25 +16,31 @@ from tdd_cli.recipe import LoraStudent, Recipe
 from tdd_cli.run import RUNS, recipe_hash, runs
 from tdd_cli.training.assemble import make_method, make_pair
 from tdd_cli.training.footprint import reborn, weightless
+from tdd_cli.training.log import peak_memory
 from tdd_cli.training.optimizers import OPTIMIZERS
 from tdd_cli.training.precision import precision
 from tdd_cli.training.rehearsal import rehearse
+from tdd_cli.training.stock import sample_bytes
+
+HEAP = 0.75  # of the activations: freed blocks that a CPU's allocator keeps; measured, docs/performance.md
 
 
 @dataclass(frozen=True)
 class Memory:
     """Bytes on the device, by what they are for."""
 
+    program: int  # interpreter and libraries, which on a CPU are in the same memory; 0 on an accelerator
     weights: int  # of the network, or of both networks, and of the student's average if there is one
     encoders: int  # and the VAE's decoder, for previews
     gradients: int
     optimizer: int
     activations: int  # and whatever else comes and goes, at its most
+    heap: int  # what the allocator keeps of it between; 0 on an accelerator, whose peak counts no free blocks
 
     @property
     def total(self) -> int:
         """All of them."""
-        return sum(getattr(self, field.name) for field in fields(self))
+        return sum(asdict(self).values())
 
 
 @dataclass(frozen=True)
@@ -47,6 +53,7 @@ class Plan:
     busiest: str  # what is done when activations are at their most
     pictures: int  # seen, over all steps
     disk: int  # bytes of the checkpoints kept
+    cached: int  # bytes of a sample in the cache on disk; 0 without one
     seconds: float | None  # None where no run of this recipe was measured here
 
 
@@ -58,6 +65,8 @@ def make_plan(recipe: Recipe, root: Path = RUNS) -> Plan:
     family = blank_family(model.family, model.path, dtype=dtype, config=model.config)
     parameters = sum(parameter.numel() for parameter in family.net.parameters())
     encoders = _encoder_bytes(family, recipe.data.cache)
+    on_disk, text = recipe.data.cache in ("latents", "all"), recipe.data.cache == "all"
+    cached = sample_bytes(recipe, family, text=text) if on_disk else 0
     batch = recipe.train.device_batch or recipe.train.global_batch
     cond = family.encode_prompts([""] * batch, uncropped(side, side, batch))
     null = family.null(cond)
@@ -86,15 +95,18 @@ def make_plan(recipe: Recipe, root: Path = RUNS) -> Plan:
         parameters,
         trainable,
         Memory(
+            program=_program_bytes() if device == "cpu" else 0,
             weights=weights,
             encoders=encoders,
             gradients=trained,
             optimizer=optimizer,
             activations=working[busiest],
+            heap=int(HEAP * working[busiest]) if device == "cpu" else 0,
         ),
         busiest,
         pictures,
         recipe.checkpoint.keep * (trained + optimizer + average),
+        cached,
         pictures / rate if rate else None,
     )
 
@@ -115,17 +127,23 @@ def measured_rate(recipe: Recipe, root: Path = RUNS) -> float | None:
 def lines(plan: Plan, recipe: Recipe) -> Iterator[str]:
     """The plan as text."""
     yield f"parameters   {plan.parameters:,}, trained {plan.trainable:,}"
-    parts = ", ".join(
-        f"{field.name} {_size(getattr(plan.memory, field.name))}" for field in fields(plan.memory)
-    )
+    parts = ", ".join(f"{name} {_size(size)}" for name, size in asdict(plan.memory).items() if size)
     yield f"memory       about {_size(plan.memory.total)}: {parts} (most while {plan.busiest})"
     steps, batch = recipe.train.steps, recipe.train.global_batch
     yield f"steps        {steps:,} of {batch:,}: {plan.pictures:,} pictures seen"
-    yield f"disk         {_size(plan.disk)} of checkpoints"
+    cache = f", {_size(plan.cached * 1_000_000)} of cache for every million samples" if plan.cached else ""
+    yield f"disk         {_size(plan.disk)} of checkpoints{cache}"
     hours = (
         "unknown: no run of this recipe was measured here" if plan.seconds is None else _clock(plan.seconds)
     )
     yield f"time         {hours}"
+
+
+def _program_bytes() -> int:
+    """What this process has taken by now, with all loaded that a run loads; the plan itself takes little."""
+    import datasets  # noqa: F401  # a third of it, and no plan needs it otherwise
+
+    return peak_memory()
 
 
 def _encoder_bytes(family: Family, cache: str) -> int:

@@ -27,6 +27,7 @@ from tdd_cli.training.assemble import assemble
 from tdd_cli.training.loop import update
 from tdd_cli.training.optimizers import OPTIMIZERS, Choice
 from tdd_cli.training.prepare import draw_latents
+from tdd_cli.training.stock import sample_bytes
 from tdd_cli.training.trackers import TRACKERS
 
 SMALL = (
@@ -214,6 +215,8 @@ def test_a_cache_of_all_needs_no_encoder_and_resumes(tiny_folders, pictures, tmp
     parts, _, _ = run(recipe, tmp_path / "parts", resume=True)
     assert losses(parts) == losses(whole)
     assert {file: file.stat().st_mtime_ns for file in (tmp_path / "cache").iterdir()} == times
+    foreseen = 10 * sample_bytes(recipe, load_family(family, str(tiny_folders[family])), text=True)
+    assert sum(file.stat().st_size for file in times) == pytest.approx(foreseen, rel=0.1)
     pipe = assemble(recipe).family.pipe
     assert pipe.text_encoder is None
     assert pipe.vae.encoder is None

@@ -11,7 +11,7 @@ from tdd_cli.errors import MissingComponent
 from tdd_cli.recipe import load_recipe
 from tdd_cli.run import Run
 from tdd_cli.training.assemble import assemble
-from tdd_cli.training.plan import make_plan, measured_rate
+from tdd_cli.training.plan import lines, make_plan, measured_rate
 
 PLAIN = ("student.merge=false", "train.precision=fp32", "preview.prompts=[]")
 SMALL = ("data.resolution=32", "student.rank=4", "train.device_batch=2", "train.global_batch=4")
@@ -60,6 +60,19 @@ def test_activations_grow_with_the_batch_and_shrink_with_checkpointing(skeleton,
     two = activations()
     assert activations("train.device_batch=4") == pytest.approx(2 * two, rel=0.05)
     assert activations("train.gradient_checkpointing=true") < two / 2
+
+
+def test_a_cache_on_disk_is_counted_by_the_sample(skeleton, tmp_path):
+    plan = {
+        cache: make_plan(
+            load_recipe("emoji-4to8", [f"model.path={skeleton}", *SMALL, f"data.cache={cache}"]), tmp_path
+        )
+        for cache in ("none", "latents", "all")
+    }
+    assert plan["none"].cached == 0 < plan["latents"].cached < plan["all"].cached
+    recipe = load_recipe("emoji-4to8")
+    assert "GiB of cache for every million samples" in "\n".join(lines(plan["all"], recipe))
+    assert "cache" not in "\n".join(lines(plan["none"], recipe))
 
 
 def test_a_measured_rate_gives_the_time(tmp_path):

@@ -24,6 +24,7 @@ from tdd_cli.families.sharded import is_sharded
 from tdd_cli.families.styles import fuse_style
 from tdd_cli.processes import PATIENCE, check_met
 from tdd_cli.recipe import LoraStudent, Recipe
+from tdd_cli.training.descent import Descent, Plain
 from tdd_cli.training.ema import Ema
 from tdd_cli.training.encode import checked
 from tdd_cli.training.loop import Method, Shares, Step, learning_rate, train
@@ -33,6 +34,7 @@ from tdd_cli.training.sharding import check_launcher, settle, sharded_pair
 from tdd_cli.training.stock import Show, Stock, drain, open_raw, open_stock
 from tdd_cli.training.student import Pair, full_pair, lora_pair
 from tdd_cli.training.trackers import check_trackers
+from tdd_cli.training.zero import check_recipe, hidden, zero_pair, zero_settings
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,11 @@ def assemble(recipe: Recipe, *, show: Show = drain) -> Assembled:
     mixed, dtype = precision(settings.precision)
     check_launcher(os.environ)
     patience = InitProcessGroupKwargs(timeout=PATIENCE)
-    accelerator = Accelerator(mixed_precision=mixed, kwargs_handlers=[patience])
+    zero = zero_settings(os.environ)
+    if zero:
+        check_recipe(optimizer=settings.optimizer, precision=settings.precision)
+    with hidden(os.environ):
+        accelerator = Accelerator(mixed_precision=mixed, kwargs_handlers=[patience])
     check_met(accelerator.num_processes, os.environ)
     lora = isinstance(recipe.student, LoraStudent)
     merge = isinstance(recipe.student, LoraStudent) and recipe.student.merge
@@ -96,9 +102,16 @@ def assemble(recipe: Recipe, *, show: Show = drain) -> Assembled:
         family.net.enable_gradient_checkpointing()  # type: ignore[operator]
     optimizer = choice.make(pair.parameters, settings.lr, settings.weight_decay)
     family.net.train()
-    family.net, optimizer = accelerator.prepare(family.net, optimizer)
-    if is_sharded(family.net):
-        pair = sharded_pair(pair, family.net, optimizer, accelerator)
+    descent: Descent
+    if zero:
+        family.net = accelerator.prepare_model(family.net, evaluation_mode=True)  # autocast, and no DDP
+        pair, descent = zero_pair(family.net, pair, optimizer, zero, grad_clip=settings.grad_clip)
+        optimizer = descent.optimizer
+    else:
+        family.net, optimizer = accelerator.prepare(family.net, optimizer)
+        if is_sharded(family.net):
+            pair = sharded_pair(pair, family.net, optimizer, accelerator)
+        descent = Plain(family, pair.parameters, optimizer, accelerator, settings.grad_clip)
     if settings.compile:
         family.net = compile_net(family.net)
         if pair.frozen is not None:
@@ -110,14 +123,12 @@ def assemble(recipe: Recipe, *, show: Show = drain) -> Assembled:
         pair,
         make_method(recipe),
         stock.stream,
-        optimizer,
-        accelerator,
+        descent,
         encode=encode,
         shares=make_shares(settings.global_batch, settings.device_batch, accelerator),
         lr_at=learning_rate(
             settings.lr, warmup=settings.warmup, steps=settings.steps, schedule=settings.lr_schedule
         ),
-        grad_clip=settings.grad_clip,
         seed=settings.seed,
         workers=recipe.data.workers,
         ema=ema,

@@ -51,7 +51,7 @@ class Log:
     def flush(self) -> str:
         """Write the records of the steps waiting; a short note. TddError after too many skipped updates."""
         losses, counts = self._of_all_processes()
-        norms = torch.stack([step.grad_norm for step in self.waiting]).tolist()
+        norms = torch.stack([step.update.grad_norm for step in self.waiting]).tolist()
         now = time.perf_counter()
         rate = self.batch * len(self.waiting) / (now - self.since)
         same = {"images_per_s": round(rate, 2), "peak_memory_mb": peak_memory() // 2**20}
@@ -73,7 +73,8 @@ class Log:
         if good:
             self.ema = loss if self.ema is None else SMOOTH * self.ema + (1 - SMOOTH) * loss
         record = {"step": step.step, "loss": _finite(loss), "loss_ema": self.ema, "grad_norm": _finite(norm)}
-        record |= {"lr": step.lr, **({} if step.scale is None else {"loss_scale": step.scale.item()})}
+        scale = step.update.scale
+        record |= {"lr": step.update.lr, **({} if scale is None else {"loss_scale": scale.item()})}
         record |= {} if good else {"skipped": True}
         self.bad = 0 if good else self.bad + is_bad(record)
         return record

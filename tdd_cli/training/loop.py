@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from accelerate import Accelerator
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -19,11 +17,10 @@ from tdd_cli.core.targets import Selector
 from tdd_cli.data.batches import Batch, batches
 from tdd_cli.data.rejects import Reject
 from tdd_cli.families.base import Family
-from tdd_cli.families.sharded import whole
+from tdd_cli.training.descent import Descent, Update
 from tdd_cli.training.draws import Draws, draw_step
 from tdd_cli.training.ema import Ema
 from tdd_cli.training.encode import Encode
-from tdd_cli.training.optimizers import found_rate, unwrapped
 from tdd_cli.training.student import Pair
 
 
@@ -33,10 +30,8 @@ class Step:
 
     step: int  # steps done so far, this one included
     loss: Tensor  # scalar, mean over this process's samples
-    grad_norm: Tensor  # scalar, before clipping; where it is not finite, the update was skipped
-    lr: float  # in use: with Prodigy times what it has found
+    update: Update
     left_out: list[Reject]  # samples of this process that could not be used; others stood in
-    scale: Tensor | None = None  # what fp16's gradient scaler multiplied the loss with
 
 
 @dataclass(frozen=True)
@@ -74,13 +69,11 @@ def train(
     pair: Pair,
     method: Method,
     stream: Dataset[Batch],
-    optimizer: torch.optim.Optimizer,
-    accelerator: Accelerator,
+    descent: Descent,
     *,
     encode: Encode,
     shares: Shares,
     lr_at: Callable[[int], float],
-    grad_clip: float,
     seed: int,
     start: int,
     steps: int,
@@ -99,25 +92,18 @@ def train(
         draws = draw_step(
             method.times, method.select, batch=shares.batch, drop_text=method.drop_text, seed=seed, step=step
         )
-        lr = lr_at(step)
-        for group in optimizer.param_groups:
-            group["lr"] = lr
-        rate = lr * found_rate(optimizer)
         losses, left_out = [], []
         for last, part in _flag_last(parts):
             batch = next(stock)
-            with nullcontext() if last else accelerator.no_sync(family.net):
+            with descent.part(last=last):
                 loss = micro_loss(family, pair, method, batch, draws.part(part), encode)
-                accelerator.backward(loss / len(parts))
+                descent.backward(loss / len(parts))
             losses.append(loss.detach())
             left_out += batch.left_out
-        grad_norm = whole(accelerator.clip_grad_norm_(pair.parameters, grad_clip))
-        scale = None if accelerator.scaler is None else accelerator.scaler.scale(torch.ones_like(losses[0]))
-        update(optimizer, grad_norm, scaled=accelerator.scaler is not None)
-        optimizer.zero_grad()
+        update = descent.step(lr_at(step))
         if ema is not None:
             ema.update(step)
-        yield Step(step + 1, torch.stack(losses).mean(), grad_norm, rate, left_out, scale)
+        yield Step(step + 1, torch.stack(losses).mean(), update, left_out)
 
 
 def micro_loss(
@@ -146,24 +132,6 @@ def micro_loss(
             s,
             method.distance,
         )
-
-
-def update(optimizer: torch.optim.Optimizer, grad_norm: Tensor, *, scaled: bool) -> None:
-    """Step, unless the gradient is not finite: then parameters and the optimizer's state stay as they are.
-
-    A loss that is not finite makes the gradient so, on every process. torch's own optimizers are told on the
-    device, so that nothing waits for the answer; with others the host waits. A gradient scaler (`scaled`)
-    does the same by itself.
-    """
-    inner = unwrapped(optimizer)
-    if scaled:
-        optimizer.step()
-    elif getattr(inner, "_step_supports_amp_scaling", False):
-        inner.found_inf = (~torch.isfinite(grad_norm)).float()
-        optimizer.step()
-        del inner.found_inf
-    elif torch.isfinite(grad_norm):
-        optimizer.step()
 
 
 def learning_rate(

@@ -19,7 +19,6 @@ from tdd_cli.families.sharded import parts_of
 from tdd_cli.training.student import Pair
 
 UNFIT = {
-    "ACCELERATE_USE_DEEPSPEED": "DeepSpeed",
     "ACCELERATE_USE_MEGATRON_LM": "Megatron-LM",
     "ACCELERATE_USE_PARALLELISM_CONFIG": "a parallelism_config",
 }
@@ -34,7 +33,7 @@ def check_launcher(environment: Mapping[str, str]) -> None:
         if environment.get(name, "").lower() == "true":
             raise UsageError(
                 f"tdd does not train under {what}",
-                hint="Use DDP or FSDP2; docs/distributed.md says why, and has configuration files for both.",
+                hint="Use DDP, FSDP2 or ZeRO; docs/distributed.md has configuration files for each.",
             )
 
 

@@ -21,6 +21,7 @@ from tdd_cli.families.base import uncropped
 from tdd_cli.families.compiled import compile_net
 from tdd_cli.recipe import Recipe, load_recipe
 from tdd_cli.training.assemble import make_method
+from tdd_cli.training.descent import Plain
 from tdd_cli.training.loop import Shares, Step, train
 from tdd_cli.training.student import lora_pair
 
@@ -61,12 +62,10 @@ def our_step(recipe: Recipe, shape: Shape, device: str, *, compiled: bool) -> Ca
         pair,
         make_method(recipe),
         Latents(family.latent, shape.pixels),
-        optimizer,
-        accelerator,
+        Plain(family, pair.parameters, optimizer, accelerator, recipe.train.grad_clip),  # type: ignore[arg-type]
         encode=encode,
         shares=Shares(batch, batch),
         lr_at=lambda step: recipe.train.lr,
-        grad_clip=recipe.train.grad_clip,
         seed=0,
         start=0,
         steps=10**6,

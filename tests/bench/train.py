@@ -16,8 +16,8 @@ from __future__ import annotations
 import argparse
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import replace
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import dataclass, replace
 
 import torch
 from clock import WHOLE, Clock, Timed, accounts, table
@@ -26,6 +26,7 @@ from estimate import estimates
 from gpu import gpu
 from published import published_step
 from shapes import FULL, Encoders, made
+from torch import Tensor
 
 from tdd_cli.families.base import Cond
 from tdd_cli.families.lora import add_lora
@@ -34,6 +35,7 @@ from tdd_cli.families.reload import TRIAL_PROMPT
 from tdd_cli.families.sdxl import SDXL
 from tdd_cli.recipe import Recipe, load_recipe
 from tdd_cli.training.assemble import Assembled, assemble
+from tdd_cli.training.descent import Descent, Update
 from tdd_cli.training.loop import Step
 
 RECIPE = "emoji-4to8"
@@ -44,9 +46,22 @@ PARTS = [
 ]
 
 
+@dataclass(frozen=True)
+class Through(Descent):
+    """A descent, its parts timed."""
+
+    inner: Descent
+    backward: Callable[[Tensor], None]
+    step: Callable[[float], Update]
+
+    def part(self, *, last: bool) -> AbstractContextManager[object]:
+        """See Descent."""
+        return self.inner.part(last=last)
+
+
 def our_steps(parts: Assembled, clock: Clock) -> Iterator[Step]:
     """The training loop as it is, its parts timed."""
-    family, pair, method, stream, optimizer, accelerator = parts.steps.args  # type: ignore[attr-defined]
+    family, pair, method, stream, descent = parts.steps.args  # type: ignore[attr-defined]
 
     def whose() -> str:
         return "student, forward" if torch.is_grad_enabled() else "target, forward"
@@ -60,17 +75,15 @@ def our_steps(parts: Assembled, clock: Clock) -> Iterator[Step]:
 
     student, teacher = clock.timed(whose, pair.student), clock.timed("teacher", pair.teacher)
     choose = clock.timed("targets", method.select)
-    optimizer.step = clock.timed("optimizer", optimizer.step)
-    accelerator.backward = clock.timed("student, backward", accelerator.backward)
-    accelerator.clip_grad_norm_ = clock.timed("optimizer", accelerator.clip_grad_norm_)
+    backward = clock.timed("student, backward", descent.backward)
+    step = clock.timed("optimizer", descent.step)
     given = {**parts.steps.keywords, "encode": clock.timed("encoders", parts.steps.keywords["encode"])}  # type: ignore[attr-defined]
     return parts.steps.func(  # type: ignore[attr-defined]
         family,
         replace(pair, student=student, teacher=teacher, steady=steady),
         replace(method, select=choose),
         Timed(stream, clock, "data"),
-        optimizer,
-        accelerator,
+        Through(descent, backward, step),
         **given,
         start=0,
         steps=10**6,

@@ -24,7 +24,7 @@ from tdd_cli.run import Inference, Run
 from tdd_cli.training import conduct as conducting
 from tdd_cli.training import extras
 from tdd_cli.training.assemble import assemble
-from tdd_cli.training.loop import update
+from tdd_cli.training.descent import update
 from tdd_cli.training.optimizers import OPTIMIZERS, Choice
 from tdd_cli.training.prepare import draw_latents
 from tdd_cli.training.stock import sample_bytes

@@ -12,13 +12,14 @@ import yaml
 from accelerate.commands.config.config_args import load_config_from_file
 from accelerate.commands.launch import _validate_launch_command, launch_command_parser
 from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
-from accelerate.utils.launch import prepare_multi_gpu_env
+from accelerate.utils.launch import prepare_deepspeed_cmd_env, prepare_multi_gpu_env
 
 from processes import PROMPTS, distil, finished, needs_fork, start
 from tdd_cli.errors import UsageError
 from tdd_cli.processes import check_met
 from tdd_cli.shipped import recipe_folder
 from tdd_cli.training.sharding import check_launcher, policy, settle
+from tdd_cli.training.zero import zero_settings
 
 FILES = sorted((recipe_folder() / "accelerate").glob("*.yaml"))
 
@@ -27,6 +28,11 @@ def told(file, *options):
     """What `accelerate launch` puts into the environment of each process."""
     words = ["--config_file", str(file), "--main_process_ip", "127.0.0.1", *options, "-m", "tdd_cli"]
     arguments, *_ = _validate_launch_command(launch_command_parser().parse_args(words))
+    if arguments.use_deepspeed:
+        arguments.deepspeed_fields_from_accelerate_config = (
+            ""  # set by the launcher once it finds the package
+        )
+        return prepare_deepspeed_cmd_env(arguments)[1]
     return prepare_multi_gpu_env(arguments)
 
 
@@ -39,6 +45,11 @@ def test_accelerate_reads_the_file_and_a_run_can_take_it(file, monkeypatch):
     environment = told(file)
     check_launcher(environment)
     assert (environment.get("ACCELERATE_USE_FSDP") == "true") == file.stem.startswith("fsdp2")
+    monkeypatch.setattr("tdd_cli.training.zero.require", lambda *args, **kwargs: None)
+    asked = zero_settings(environment)
+    assert (asked is not None) == file.stem.startswith("deepspeed")
+    if asked:
+        assert asked["stage"] == 2
     if file.stem.startswith("fsdp2"):
         for name, value in environment.items():
             if name.startswith("FSDP_"):
@@ -50,10 +61,11 @@ def test_accelerate_reads_the_file_and_a_run_can_take_it(file, monkeypatch):
 
 
 def test_there_is_one_for_each_case():
-    assert {file.stem for file in FILES} == {"cpu", "ddp", "ddp-many", "fsdp2", "fsdp2-many"}
+    many = {f"{kind}{size}" for kind in ("ddp", "deepspeed", "fsdp2") for size in ("", "-many")}
+    assert {file.stem for file in FILES} == {"cpu", *many}
 
 
-@pytest.mark.parametrize("name", ["DEEPSPEED", "MEGATRON_LM", "PARALLELISM_CONFIG"])
+@pytest.mark.parametrize("name", ["MEGATRON_LM", "PARALLELISM_CONFIG"])
 def test_what_a_run_does_not_know_is_refused(name):
     with pytest.raises(UsageError, match="tdd does not train under"):
         check_launcher({f"ACCELERATE_USE_{name}": "true"})

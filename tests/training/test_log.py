@@ -9,6 +9,7 @@ from tdd_cli.errors import MissingComponent, RecipeError, TddError
 from tdd_cli.recipe import load_recipe
 from tdd_cli.run import Run
 from tdd_cli.training import extras, trackers
+from tdd_cli.training.descent import Update
 from tdd_cli.training.log import Log
 from tdd_cli.training.loop import Step
 from tdd_cli.training.trackers import check_trackers, numbers, tracking
@@ -47,7 +48,7 @@ def run(tmp_path):
 
 def step(number, *, loss=1.0, norm=0.5, scale=None):
     given = None if scale is None else torch.tensor(scale)
-    return Step(number, torch.tensor(loss), torch.tensor(norm), 1e-3, [], given)
+    return Step(number, torch.tensor(loss), Update(torch.tensor(norm), 1e-3, given), [])
 
 
 def flushed(run, steps, *, most=3, trackers=()):

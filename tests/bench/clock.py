@@ -58,19 +58,27 @@ class Timed(Dataset[Any]):
         return self.read(row)
 
 
-def accounts(
-    rounds: int, sides: Mapping[str, tuple[Clock, Callable[[], object]]]
-) -> dict[str, dict[str, float]]:
-    """Median CPU milliseconds of every part of every side; in each round each side has one turn."""
+Laps = Mapping[str, list[Counter[str]]]
+"""CPU seconds of every part, by side, a lap for each round."""
+
+
+def accounts(rounds: int, sides: Mapping[str, tuple[Clock, Callable[[], object]]]) -> Laps:
+    """What every side spends in a round, in which each has one turn."""
     laps: dict[str, list[Counter[str]]] = {name: [] for name in sides}
     for _ in range(rounds + 1):
         for name, (clock, step) in sides.items():
             laps[name].append(clock.lap(step))
-    return {name: _medians(some[1:]) for name, some in laps.items()}  # the first round warms up
+    return {name: some[1:] for name, some in laps.items()}  # the first round warms up
 
 
-def table(found: Mapping[str, Mapping[str, float]], rows: list[str]) -> Iterator[str]:
-    """The parts of every side as lines of a Markdown table."""
+def ratio(laps: Laps, one: str, other: str) -> float:
+    """The median over rounds of what one side takes over what the other does in the same round."""
+    return statistics.median(a[WHOLE] / b[WHOLE] for a, b in zip(laps[one], laps[other], strict=True))
+
+
+def table(laps: Laps, rows: list[str]) -> Iterator[str]:
+    """The parts of every side as lines of a Markdown table: median milliseconds."""
+    found = {name: _medians(some) for name, some in laps.items()}
     yield f"| CPU ms | {' | '.join(found)} |"
     yield "|---" * (len(found) + 1) + "|"
     for row in [*rows, REST, WHOLE]:

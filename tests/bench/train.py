@@ -20,7 +20,7 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, replace
 
 import torch
-from clock import WHOLE, Clock, Timed, accounts, table
+from clock import Clock, Timed, accounts, ratio, table
 from diffusers import UNet2DConditionModel
 from estimate import estimates
 from gpu import gpu
@@ -126,16 +126,13 @@ def miniature(what: list[str], precision: str, rounds: int) -> None:
             sides["published, our attention"] = (clocks[3], like_ours)
         found = accounts(rounds, sides)
     cast = parts.accelerator.mixed_precision
-    print(
-        f"{RECIPE}, batch {recipe.train.global_batch}, autocast: {cast}, medians of {rounds} interleaved runs"
-    )
+    print(f"{RECIPE}, batch {recipe.train.global_batch}, autocast: {cast}, medians of {rounds} rounds")
     print("\n".join(table(found, PARTS)))
-    whole = {name: ms[WHOLE] for name, ms in found.items()}
     if "step" in what:
-        print(f"a step over its network calls alone: {whole['here'] / whole['its network calls']:.3f}")
+        print(f"a step over its network calls alone: {ratio(found, 'here', 'its network calls'):.3f}")
     if "published" in what:
         for name in ("published", "published, our attention"):
-            print(f"images/s against those of {name}: {whole[name] / whole['here']:.2f}")
+            print(f"images/s against those of {name}: {ratio(found, name, 'here'):.2f}")
 
 
 def memory() -> None:

@@ -1,6 +1,7 @@
 """Sets on disk, an empty cache folder, and no hub."""
 
 import pytest
+
 from sets_on_disk import coco_folder, picture_folder
 
 

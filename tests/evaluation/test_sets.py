@@ -4,8 +4,8 @@ import hashlib
 from dataclasses import replace
 
 import pytest
-from sets_on_disk import coco_folder, picture_folder
 
+from sets_on_disk import coco_folder, picture_folder
 from tdd_cli.errors import DataError, MissingComponent, UsageError
 from tdd_cli.evaluation import coco as coco_sets
 from tdd_cli.evaluation.protocol import choose, frame

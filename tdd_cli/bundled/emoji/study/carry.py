@@ -10,12 +10,20 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from pathlib import Path
 
-from tdd_cli.bundled.emoji.study.plan import Task
+from tdd_cli.bundled.emoji.study.plan import Point, Task
 from tdd_cli.errors import TddError, UsageError
 from tdd_cli.files import write_atomic
 
 Execute = Callable[[Sequence[str]], int]
 """What stands after `tdd` -> exit code."""
+
+
+def missing(tasks: Sequence[Task], known: Collection[Point]) -> list[Task]:
+    """What is left to do where some points are known: measurements of others, and the runs they need."""
+    known = set(known)
+    left = [task for task in tasks if task.run is None and not task.points <= known]
+    needed = {name for task in left for name in task.needs}
+    return [task for task in tasks if task in left or task.name in needed]
 
 
 def carry_out(

@@ -6,19 +6,21 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
-from tdd_cli.recipe import load_recipe
+from tdd_cli.evaluation.asked import settings_of
+from tdd_cli.recipe import Recipe, load_recipe
 from tdd_cli.run import Inference
+from tdd_cli.sampling import Sampling
 
 METHODS = {"tdd": "emoji-4to8", "lcm": "emoji-lcm", "pcm": "emoji-pcm", "ctm": "emoji-ctm"}
 ABLATIONS = {  # name: what differs from tdd's recipe
     "tdd-steps": ("target.candidates=steps",),  # Fig. 2a; with 4 steps alone these are pcm's targets
     "one-set": ("target.k_min=4", "target.k_max=4"),  # Fig. 4
     "no-empty": ("train.drop_text=0.0",),  # Fig. 5
-    "eta-0.1": ("target.eta=0.1",),
-    "eta-0.2": ("target.eta=0.2",),
     "eta-0.3": ("target.eta=0.3",),
+    "eta-0.2": ("target.eta=0.2",),
+    "eta-0.1": ("target.eta=0.1",),
 }
 STEPS = "4-8"
 GUIDANCE = "0.75,1,1.25"  # among which each method's best is looked for
@@ -27,6 +29,19 @@ SHARES = (4, 2)  # budgets of part 3: a half and a quarter of the whole
 RATES = ("5e-5", "1.5e-4", "5e-4", "1.5e-3")  # learning rates of part 4
 METRICS = "fid,kid,clip,teacher"
 PARTS = (1, 2, 3, 4)
+
+
+class Point(NamedTuple):
+    """A run under some sampling settings: what a row of figures is of."""
+
+    run: str  # with its seed; "teacher"
+    trained: int  # optimizer steps
+    steps: int
+    guidance: float
+    guidance_mode: str
+    eta: float
+    schedule: str
+    clip_x0: int
 
 
 @dataclass(frozen=True)
@@ -38,11 +53,12 @@ class Task:
     command: tuple[str, ...]  # what stands after `tdd`
     run: Path | None = None  # the run folder it makes, for training
     needs: tuple[str, ...] = ()  # tasks that come first
+    points: frozenset[Point] = frozenset()  # that a measurement gives figures of
 
 
 @dataclass(frozen=True)
 class Size:
-    """How much is spent on the study; the defaults take about three hours on two cores."""
+    """How much is spent on the study; the defaults take four to six hours on two cores."""
 
     steps: int = 300  # optimizer steps of every run
     n: int = 384  # pictures of every measurement
@@ -59,66 +75,100 @@ def tasks(folder: Path, size: Size, parts: Sequence[int] = PARTS) -> list[Task]:
 
 
 def methods(folder: Path, size: Size) -> Iterator[Task]:
-    """Part 1: the four methods at 4..8 steps, each with its own sampler."""
-    for method, recipe in METHODS.items():
-        yield from _trainings(folder, size, method, recipe, part=1)
-    for method in METHODS:
-        more = ("--steps", STEPS, "--guidance", GUIDANCE)
-        yield _measurement(folder, size, f"measure-{method}", [method], more, part=1)
+    """Part 1: the four methods at 4..8 steps, each with its own sampler; TDD by figure 2a's targets too."""
+    guidance = {**dict.fromkeys(METHODS, GUIDANCE), "tdd-steps": "1,1.25"}
+    for name in guidance:
+        yield from _trainings(folder, size, name, part=1)
+    for name, scales in guidance.items():
+        yield _measurement(folder, size, "methods", name, {"steps": STEPS, "guidance": scales}, part=1)
 
 
 def ablations(folder: Path, size: Size) -> Iterator[Task]:
     """Part 2: what each part of TDD is for."""
-    for method, recipe in METHODS.items():
-        yield from _trainings(folder, size, method, recipe, part=1)
-    for name, changes in ABLATIONS.items():
-        yield from _trainings(folder, size, name, METHODS["tdd"], changes, part=2)
-    four = ("--steps", "4")
-    etas = [name for name in ABLATIONS if name.startswith("eta-")]
-    measured = {
-        "measure-targets": (["tdd-steps", "one-set"], ("--steps", STEPS, "--guidance", GUIDANCE)),
-        "measure-samplers": (["tdd-steps", *METHODS], ("--steps", "4,8", "--eta", "0,0.2")),
-        "measure-empty": (["tdd", "no-empty"], (*four, "--guidance", WIDE, "--guidance-mode", "cfg")),
-        "measure-post": (["no-empty"], (*four, "--guidance", WIDE, "--guidance-mode", "post")),
-        "measure-eta": (["tdd", *etas], (*four, "--eta", "0,0.1,0.2,0.3")),
-        "measure-early": (["tdd"], ("--steps", "5-7", "--schedule", "equal,early")),
-        "measure-clip": (["tdd"], (*four, "--guidance", WIDE, "--clip-x0", "off,on")),
-    }
-    for name, (of, more) in measured.items():
-        yield _measurement(folder, size, name, of, more, part=2)
+    wide = {"steps": "4", "guidance": WIDE}
+    measured: list[tuple[str, Sequence[str], Mapping[str, str]]] = [
+        ("empty", ["tdd", "no-empty"], {**wide, "guidance-mode": "cfg"}),
+        ("post", ["no-empty"], {**wide, "guidance-mode": "post"}),
+        ("clip", ["tdd"], {**wide, "clip-x0": "off,on"}),
+        ("early", ["tdd"], {"steps": "5-7", "schedule": "equal,early"}),
+        ("targets", ["one-set"], {"steps": STEPS}),
+        ("samplers", ["tdd", "tdd-steps", "pcm", "ctm"], {"steps": "4,8", "eta": "0,0.2"}),
+        ("samplers", ["lcm"], {"steps": "4,8", "eta": "0"}),
+        ("noise", ["eta-0.3"], {"steps": STEPS, "eta": "0.2"}),
+        ("eta", ["tdd", "eta-0.3", "eta-0.2", "eta-0.1"], {"steps": "4", "eta": "0,0.1,0.2,0.3"}),
+    ]
+    for name in (*METHODS, *ABLATIONS):
+        yield from _trainings(folder, size, name, part=2)
+    for what, names, axes in measured:
+        for name in names:
+            yield _measurement(folder, size, what, name, axes, part=2)
 
 
 def efficiency(folder: Path, size: Size) -> Iterator[Task]:
     """Part 3: quality against training pictures; each run with its whole learning-rate schedule."""
-    for method, recipe in METHODS.items():
-        names = [method]
-        yield from _trainings(folder, size, method, recipe, part=1)
-        for share in SHARES:
-            name = f"{method}-{share}th"
-            names.append(name)
-            yield from _trainings(folder, size, name, recipe, part=3, steps=max(1, size.steps // share))
-        yield _measurement(folder, size, f"measure-{method}-budgets", names, ("--steps", "4"), part=3)
+    for method in METHODS:
+        for name in (method, *(f"{method}-{share}th" for share in SHARES)):
+            yield from _trainings(folder, size, name, part=3)
+            yield _measurement(folder, size, "budgets", name, {"steps": "4"}, part=3)
 
 
 def rates(folder: Path, size: Size) -> Iterator[Task]:
-    """Part 4: the learning rates that the methods' recipes were chosen from, one seed."""
+    """Part 4: the learning rates that the methods' recipes were chosen from, one seed, half the budget."""
     one = replace(size, seeds=size.seeds[:1])
-    names = []
-    for method, recipe in METHODS.items():
-        for rate in RATES:
-            names.append(f"{method}-lr{rate}")
-            yield from _trainings(folder, one, names[-1], recipe, (f"train.lr={rate}",), part=4)
-    yield _measurement(folder, one, "measure-rates", names, ("--steps", "4"), part=4)
+    for method in METHODS:
+        for name in rate_names(method).values():
+            yield from _trainings(folder, one, name, part=4)
+            yield _measurement(folder, one, "rates", name, {"steps": "4"}, part=4)
+
+
+def rate_names(method: str) -> dict[str, str]:
+    """Learning rate -> the run with it in part 4; at the recipe's own rate it is one of part 3."""
+    own = load_recipe(METHODS[method]).train.lr
+    return {rate: f"{method}-2th" if float(rate) == own else f"{method}-2th-lr{rate}" for rate in RATES}
+
+
+class Variant(NamedTuple):
+    """What a run's name stands for."""
+
+    recipe: str
+    changes: tuple[str, ...]
+    share: int  # of the budget: 1 over this
+
+    def load(self) -> Recipe:
+        """The recipe, but for what all runs of the study change."""
+        return load_recipe(self.recipe, self.changes)
 
 
 @cache
-def own_sampler(name: str) -> Mapping[str, Any]:
+def variant(name: str) -> Variant:
+    """The run of a name: a method or an ablation, perhaps a share and a rate, as in ctm-2th-lr5e-4."""
+    base, _, rate = name.partition("-lr")
+    start, _, end = base.rpartition("-")
+    share = int(end[:-2]) if start and end.endswith("th") else 1
+    base = start if share > 1 else base
+    changes = ABLATIONS.get(base, ())
+    recipe = METHODS["tdd" if changes else base]
+    return Variant(recipe, (*changes, *([f"train.lr={rate}"] if rate else ())), share)
+
+
+@cache
+def own_sampler(name: str) -> Sampling:
     """How a run is sampled where a measurement does not say otherwise."""
-    method = name.partition("-")[0]
-    changes = ABLATIONS.get(name, ())
-    recipe = load_recipe(METHODS["tdd" if changes else method], changes)
-    kept = {"eta", "schedule", "clip_x0", "guidance_mode"}
-    return Inference.of(recipe).model_dump(include=kept)
+    return Sampling.of(Inference.of(variant(name).load()))
+
+
+def point(run: str, trained: int, sampling: Sampling) -> Point:
+    """The point of a run under some settings."""
+    assert isinstance(sampling.guidance, float)
+    return Point(
+        run, trained, sampling.steps, sampling.guidance, sampling.guidance_mode, sampling.eta,
+        str(sampling.schedule), sampling.clip_x0,
+    )  # fmt: skip
+
+
+def spent(name: str, size: Size) -> int:
+    """The optimizer steps of a run, by its name without the seed."""
+    return max(1, size.steps // variant(name).share)
 
 
 def run_name(name: str, seed: int) -> str:
@@ -126,19 +176,11 @@ def run_name(name: str, seed: int) -> str:
     return f"{name}-s{seed}"
 
 
-def _trainings(
-    folder: Path,
-    size: Size,
-    name: str,
-    recipe: str,
-    changes: Sequence[str] = (),
-    *,
-    part: int,
-    steps: int | None = None,
-) -> Iterator[Task]:
+def _trainings(folder: Path, size: Size, name: str, *, part: int) -> Iterator[Task]:
     """A run for every seed."""
-    spent = steps or size.steps
-    fixed = (f"train.steps={spent}", f"train.warmup={min(20, spent // 10)}", "preview.prompts=[]")
+    recipe, changes, _ = variant(name)
+    steps = spent(name, size)
+    fixed = (f"train.steps={steps}", f"train.warmup={min(20, steps // 10)}", "preview.prompts=[]")
     for seed in size.seeds:
         run = folder / "runs" / run_name(name, seed)
         sets = [part for change in (*fixed, *changes, *size.changes) for part in ("--set", change)]
@@ -147,11 +189,17 @@ def _trainings(
 
 
 def _measurement(
-    folder: Path, size: Size, name: str, of: Sequence[str], more: Sequence[str], *, part: int
+    folder: Path, size: Size, what: str, name: str, axes: Mapping[str, str], *, part: int
 ) -> Task:
-    """Some runs of all seeds against the teacher, in one folder for all, so that it is drawn once."""
-    names = [run_name(each, seed) for each in of for seed in size.seeds]
+    """A run of all seeds against the teacher, in one folder for all, so that it is drawn once."""
+    names = [run_name(name, seed) for seed in size.seeds]
     runs = [str(folder / "runs" / each) for each in names]
     fixed = ("--set", "emoji", "--metric", METRICS, "--against", "teacher", "--n", str(size.n))
     teacher = ("--teacher-steps", str(size.teacher_steps), "--batch", "64", "--out", str(folder / "evals"))
-    return Task(name, part, ("eval", *runs, *fixed, *more, *teacher), needs=tuple(names))
+    more = [text for axis, values in axes.items() for text in (f"--{axis}", values)]
+    settings = list(settings_of(own_sampler(name), axes))
+    points = frozenset(point(run, spent(name, size), each) for run in names for each in settings)
+    return Task(
+        f"measure-{what}-{name}", part, ("eval", *runs, *fixed, *more, *teacher), needs=tuple(names),
+        points=points,
+    )  # fmt: skip

@@ -1,18 +1,30 @@
-"""Means and spreads over training seeds, and what was asked of them."""
+"""Rows of figures, their means and spreads over training seeds, and which is better."""
 
 from __future__ import annotations
 
 import re
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tdd_cli.bundled.emoji.study.plan import own_sampler
+from tdd_cli.bundled.emoji.study.plan import Point, own_sampler
 from tdd_cli.evaluation.metrics import COLUMNS
-from tdd_cli.evaluation.results import Entry, Result
 
-Setting = tuple[tuple[str, Any], ...]
+FIGURES = ("fid", "kid", "clip", "distance")
+TEACHER = "teacher"  # whose row is no run's
+OWN = ("guidance_mode", "eta", "schedule", "clip_x0")  # settings that are a run's own unless said otherwise
+
+
+@dataclass(frozen=True)
+class Row:
+    """The figures of a run under some sampling settings, and where they were measured."""
+
+    point: Point
+    figures: Mapping[str, float]
+    date: str
+    processor: str
+    torch: str
 
 
 @dataclass(frozen=True)
@@ -25,41 +37,46 @@ class Mean:
 
     def __str__(self) -> str:
         digits = 3 if abs(self.value) < 1 else 2
-        return (
-            f"{self.value:.{digits}f} ± {self.spread:.{digits}f}"
-            if self.seeds > 1
-            else f"{self.value:.{digits}f}"
-        )
+        spread = f" ± {self.spread:.{digits}f}" if self.seeds > 1 else ""
+        return f"{self.value:.{digits}f}{spread}"
 
 
-def seedless(label: str) -> str:
+def seedless(run: str) -> str:
     """A run's name without its seed."""
-    return re.sub(r"-s\d+$", "", label)
+    return re.sub(r"-s\d+$", "", run)
 
 
-def over_seeds(entries: Sequence[Entry], figure: str, **settings: Any) -> dict[str, Mean]:
-    """Run name -> mean of a figure over its seeds, at these sampling settings; others as the run's own."""
-    values: dict[str, list[float]] = {}
-    for entry in entries:
-        if entry.baseline or figure not in entry.figures:
-            continue
-        name = seedless(entry.label)
-        wanted = {**own_sampler(name), **settings}
-        if all(entry.sampling.get(key) == value for key, value in wanted.items()):
-            values.setdefault(name, []).append(entry.figures[figure].value)
-    return {
-        name: Mean(statistics.fmean(found), statistics.stdev(found) if len(found) > 1 else 0.0, len(found))
-        for name, found in values.items()
-    }
+def mean_of(rows: Sequence[Row], figure: str, name: str, **settings: Any) -> Mean | None:
+    """A run's figure over its seeds at these settings, others as its own; None where it was not measured."""
+    own = own_sampler(name)
+    wanted = {**{key: getattr(own, key) for key in OWN}, **settings}
+    found = [
+        row.figures[figure]
+        for row in rows
+        if seedless(row.point.run) == name
+        and figure in row.figures
+        and all(getattr(row.point, key) == value for key, value in wanted.items())
+    ]
+    if not found:
+        return None
+    spread = statistics.stdev(found) if len(found) > 1 else 0.0
+    return Mean(statistics.fmean(found), spread, len(found))
 
 
-def best_guidance(result: Result, figure: str, name: str, steps: Sequence[int]) -> float | None:
+def teacher_row(rows: Sequence[Row]) -> Row | None:
+    """The teacher's row, where it was measured."""
+    return next((row for row in rows if row.point.run == TEACHER), None)
+
+
+def best_guidance(
+    rows: Sequence[Row], figure: str, name: str, steps: Sequence[int], **settings: Any
+) -> float | None:
     """The scale with a run's best mean figure over some numbers of steps; None where none was measured."""
     sign = 1 if COLUMNS[figure].better == "lower" else -1
-    scales = {entry.sampling["guidance"] for entry in result.entries if seedless(entry.label) == name}
+    scales = {row.point.guidance for row in rows if seedless(row.point.run) == name}
     means: dict[float, float] = {}
     for scale in scales:
-        found = [over_seeds(result.entries, figure, steps=k, guidance=scale).get(name) for k in steps]
+        found = [mean_of(rows, figure, name, steps=k, guidance=scale, **settings) for k in steps]
         known = [mean.value for mean in found if mean]
         if len(known) == len(steps):
             means[scale] = statistics.fmean(known)

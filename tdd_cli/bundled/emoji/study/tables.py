@@ -2,71 +2,95 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
-from tdd_cli.bundled.emoji.study.plan import METHODS, RATES
-from tdd_cli.bundled.emoji.study.summary import Mean, ahead, best_guidance, over_seeds
+from tdd_cli.bundled.emoji.study.plan import METHODS, RATES, rate_names
+from tdd_cli.bundled.emoji.study.summary import FIGURES, Mean, Row, ahead, best_guidance, mean_of, teacher_row
 from tdd_cli.evaluation.metrics import COLUMNS
-from tdd_cli.evaluation.results import Result
 from tdd_cli.recipe import load_recipe
 
 STEPS = range(4, 9)
-ROWS = ("tdd", "tdd-steps", "lcm", "pcm", "ctm")  # TDD by the published code's targets, and by figure 2a's
 OTHERS = ("lcm", "pcm", "ctm")
-FIGURES = ("fid", "kid", "clip", "distance")
 NOT_YET = "Not measured yet."
 WITHIN = 1.15  # asked: the student's FID at 4 steps, over the teacher's
 
 
-def method_tables(result: Result) -> Iterator[str]:
+class Line(NamedTuple):
+    """A row of the main tables: a run under a title, sampled as it is or otherwise."""
+
+    run: str
+    settings: Mapping[str, Any] = {}
+
+
+LINES: dict[str, Line] = {
+    "tdd": Line("tdd"),
+    "tdd-steps": Line("tdd-steps"),  # by the targets of figure 2a, not those of the published code
+    "tdd-noise": Line("eta-0.3", {"eta": 0.2}),  # as published: trained for noise, and sampled with it
+    **{name: Line(name) for name in OTHERS},
+}
+
+
+def method_tables(rows: Sequence[Row]) -> Iterator[str]:
     """For every figure: methods by steps, at guidance 1 and at the scale where the method does best."""
     for figure in FIGURES:
         lines = [f"| {COLUMNS[figure].title} | guidance | " + " | ".join(f"{k} steps" for k in STEPS) + " |"]
         lines.append("|---" * (2 + len(STEPS)) + "|")
-        for method in ROWS:
-            for scale in dict.fromkeys((1.0, best_guidance(result, figure, method, STEPS))):
-                if scale is None:
-                    continue
-                means = [mean_of(result, figure, method, steps=k, guidance=scale) for k in STEPS]
-                lines += _row(f"{method} | {scale:g}", means)
-        teacher = next((entry for entry in result.entries if entry.baseline), None)
+        for title in LINES:
+            for scale in dict.fromkeys((1.0, _best(rows, figure, title, STEPS))):
+                if scale is not None:
+                    lines += _row(f"{title} | {scale:g}", [_of(rows, figure, title, k, scale) for k in STEPS])
+        teacher = teacher_row(rows)
         if teacher and figure in teacher.figures and figure != "distance":
-            lines.append(f"\nTeacher, {teacher.sampling['steps']} steps: {teacher.figures[figure].value:.3f}")
+            lines.append(f"\nTeacher, {teacher.point.steps} steps: {teacher.figures[figure]:.3f}")
         yield "\n".join(lines) + "\n"
 
 
-def verdicts(result: Result) -> Iterator[str]:
+def verdicts(rows: Sequence[Row]) -> Iterator[str]:
     """What was asked of TDD, met or not: ahead of the others at guidance 1, and each at its best."""
     head = "| ahead of LCM, PCM and CTM beyond the spread | | guidance | "
     lines = [head + " | ".join(f"{k} steps" for k in STEPS) + " |", "|---" * (3 + len(STEPS)) + "|"]
-    for name in ("tdd", "tdd-steps"):
+    for title in LINES:
+        if title in OTHERS:
+            continue
         for figure in ("fid", "distance"):
-            best = {each: best_guidance(result, figure, each, STEPS) for each in (name, *OTHERS)}
-            for title, scales in (("1", dict.fromkeys(best, 1.0)), ("each at its best", best)):
-                shown = " | ".join(_standing(result, figure, name, scales, k) for k in STEPS)
-                lines.append(f"| {name} | {COLUMNS[figure].title} | {title} | {shown} |")
+            best = {each: _best(rows, figure, each, STEPS) for each in (title, *OTHERS)}
+            for how, scales in (("1", dict.fromkeys(best, 1.0)), ("each at its best", best)):
+                shown = " | ".join(_standing(rows, figure, title, scales, k) for k in STEPS)
+                lines.append(f"| {title} | {COLUMNS[figure].title} | {how} | {shown} |")
     yield "\n".join(lines) + "\n"
-    teacher = next((entry.figures["fid"].value for entry in result.entries if entry.baseline), None)
-    scale = best_guidance(result, "fid", "tdd", [4])
-    ours = mean_of(result, "fid", "tdd", steps=4, guidance=scale) if scale is not None else None
+    teacher = teacher_row(rows)
+    scale = _best(rows, "fid", "tdd", [4])
+    ours = _of(rows, "fid", "tdd", 4, scale)
     if teacher and ours:
-        ratio = ours.value / teacher
+        ratio = ours.value / teacher.figures["fid"]
         yield (
             f"TDD's FID at 4 steps, guidance {scale:g}, over the teacher's: {ratio:.2f} (asked: {WITHIN}): "
             f"{_yes(ratio <= WITHIN)}\n"
         )
 
 
-def _standing(result: Result, figure: str, name: str, scales: Mapping[str, float | None], steps: int) -> str:
-    """Whether a method is ahead of the others at a number of steps; where not, of whom it is not."""
-    means = {each: mean_of(result, figure, each, steps=steps, guidance=scales[each]) for each in scales}
+def _of(rows: Sequence[Row], figure: str, title: str, steps: int, scale: float | None) -> Mean | None:
+    """A line of LINES at a number of steps and a guidance."""
+    run, settings = LINES[title]
+    return None if scale is None else mean_of(rows, figure, run, steps=steps, guidance=scale, **settings)
+
+
+def _best(rows: Sequence[Row], figure: str, title: str, steps: Sequence[int]) -> float | None:
+    """The guidance at which a line of LINES has its best figure."""
+    run, settings = LINES[title]
+    return best_guidance(rows, figure, run, steps, **settings)
+
+
+def _standing(
+    rows: Sequence[Row], figure: str, title: str, scales: Mapping[str, float | None], steps: int
+) -> str:
+    """Whether a line is ahead of the others at a number of steps; where not, of whom it is not."""
+    means = {each: _of(rows, figure, each, steps, scales[each]) for each in scales}
     known = {each: mean for each, mean in means.items() if mean}
     if len(known) < len(means):
         return "-"
-    behind = [each for each in OTHERS if not ahead(known[name], known[each], figure)]
+    behind = [each for each in OTHERS if not ahead(known[title], known[each], figure)]
     return "yes" if not behind else "not of " + ", ".join(behind)
 
 
@@ -79,10 +103,12 @@ ABLATION_TABLES: dict[str, tuple[str, Sequence[Any], Sequence[tuple[str, str, di
           ("4 only, next (PCM)", "pcm"))],
     ),
     "All methods with the deterministic sampler": (
-        "steps", (4, 8), [(method, method, {"eta": 0.0, "guidance": 1.0}) for method in ROWS],
+        "steps", (4, 8),
+        [(name, name, {"eta": 0.0, "guidance": 1.0}) for name in ("tdd", "tdd-steps", *OTHERS)],
     ),
     "All methods with noise added back (eta 0.2)": (
-        "steps", (4, 8), [(method, method, {"eta": 0.2, "guidance": 1.0}) for method in ROWS],
+        "steps", (4, 8),
+        [(name, name, {"eta": 0.2, "guidance": 1.0}) for name in ("tdd", "tdd-steps", "eta-0.3", *OTHERS)],
     ),
     "Empty prompts in training (*: scale counted from the unguided teacher)": (
         "guidance", [float(i) for i in range(1, 9)],
@@ -111,44 +137,30 @@ ABLATION_TABLES: dict[str, tuple[str, Sequence[Any], Sequence[tuple[str, str, di
 
 
 def ablation_table(
-    result: Result, axis: str, values: Sequence[Any], rows: Sequence[tuple[str, str, dict[str, Any]]]
+    rows: Sequence[Row], axis: str, values: Sequence[Any], lines: Sequence[tuple[str, str, dict[str, Any]]]
 ) -> str:
     """FID and distance of some runs over the values of one setting."""
-    lines = [f"| | {axis} | " + " | ".join(f"{value:g}" for value in values) + " |"]
-    lines.append("|---" * (2 + len(values)) + "|")
-    for name, run, settings in rows:
+    table = [f"| | {axis} | " + " | ".join(f"{value:g}" for value in values) + " |"]
+    table.append("|---" * (2 + len(values)) + "|")
+    for title, run, settings in lines:
         for figure in ("fid", "distance"):
-            means = [mean_of(result, figure, run, **{**settings, axis: value}) for value in values]
-            lines += _row(f"{name} | {COLUMNS[figure].title}", means)
-    return _table(lines)
+            means = [mean_of(rows, figure, run, **{**settings, axis: value}) for value in values]
+            table += _row(f"{title} | {COLUMNS[figure].title}", means)
+    return _table(table)
 
 
-def rate_table(result: Result) -> str:
-    """Methods by learning rates, at 4 steps with each method's own sampler."""
-    lines = ["| | | " + " | ".join(RATES) + " |", "|---" * (2 + len(RATES)) + "|"]
+def rate_table(rows: Sequence[Row], seed: int) -> str:
+    """Methods by learning rates, at 4 steps with each method's own sampler, of one seed."""
+    one = [row for row in rows if row.point.run.endswith(f"-s{seed}")]
+    table = ["| | | " + " | ".join(RATES) + " |", "|---" * (2 + len(RATES)) + "|"]
     for method, recipe in METHODS.items():
         own = f"{load_recipe(recipe).train.lr:g}"
         for figure in ("fid", "distance"):
-            means = [mean_of(result, figure, f"{method}-lr{rate}", steps=4, guidance=1.0) for rate in RATES]
-            lines += _row(f"{method} (its recipe: {own}) | {COLUMNS[figure].title}", means)
-    return _table(lines)
-
-
-def every_figure(result: Result) -> str:
-    """All measurements as CSV, one line each."""
-    settings = ("steps", "guidance", "guidance_mode", "eta", "schedule", "clip_x0")
-    text = io.StringIO()
-    lines = csv.writer(text, lineterminator="\n")
-    lines.writerow(("run", *settings, *FIGURES))
-    for entry in result.entries:
-        figures = [f"{entry.figures[name].value:.4f}" if name in entry.figures else "" for name in FIGURES]
-        lines.writerow((entry.label, *(entry.sampling.get(key) for key in settings), *figures))
-    return text.getvalue()
-
-
-def mean_of(result: Result, figure: str, run: str, **settings: Any) -> Mean | None:
-    """A run's figure at these settings; None where it was not measured."""
-    return over_seeds(result.entries, figure, **settings).get(run)
+            means = [
+                mean_of(one, figure, name, steps=4, guidance=1.0) for name in rate_names(method).values()
+            ]
+            table += _row(f"{method} (its recipe: {own}) | {COLUMNS[figure].title}", means)
+    return _table(table)
 
 
 def _row(start: str, means: Sequence[Mean | None]) -> list[str]:

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+PIXELS_AT_ONCE = 1024**2  # that the VAE is given; in float32 its work on as many takes up to 3 GiB
+
 # the modules of a UNet2DConditionModel that the published recipe adapts, by the ends of their names
 UNET_TARGETS = (
     *("to_q", "to_k", "to_v", "to_out.0", "proj_in", "proj_out", "ff.net.0.proj", "ff.net.2"),
@@ -90,7 +92,9 @@ class LatentFamily:
     @torch.no_grad()
     def encode_images(self, pixels: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
         """x0 of pixels [B, 3, H, W] in [-1, 1]: the posterior's mean, or a draw by `generator`."""
-        posterior = self.vae.encode(pixels.to(self.vae.device, torch.float32)).latent_dist
+        pixels = pixels.to(self.vae.device, torch.float32)
+        found = [self.vae.encode(part).latent_dist for part in _few(pixels, pixels[0, 0].numel())]
+        posterior = type(found[0])(torch.cat([part.parameters for part in found]))
         z: Tensor = posterior.mode() if generator is None else posterior.sample(generator)
         shift, scale = self._latent_scale()
         return (z - shift) * scale  # [B, C, h, w]
@@ -99,8 +103,8 @@ class LatentFamily:
         """Pixels [B, 3, H, W] in [-1, 1] of x0 [B, C, h, w]."""
         shift, scale = self._latent_scale()
         z = x0.to(self.vae.device, torch.float32) / scale + shift
-        pixels: Tensor = self.vae.decode(z, return_dict=False)[0]
-        return pixels.clamp(-1, 1)
+        parts = _few(z, z[0, 0].numel() * self.pipe.vae_scale_factor**2)
+        return torch.cat([self.vae.decode(part, return_dict=False)[0] for part in parts]).clamp(-1, 1)
 
     def encode_prompts(self, prompts: Sequence[str], sizes: Tensor | None = None) -> Cond:
         """The condition of B prompts; see the family for its keys."""
@@ -195,6 +199,11 @@ def _schedule(config: Mapping[str, Any]) -> NoiseSchedule:
         raise UsageError(
             f"the model's scheduler: {error}", hint="use another scheduler_config.json: a DDIM or Euler one"
         ) from error
+
+
+def _few(batch: Tensor, pixels: int) -> tuple[Tensor, ...]:
+    """The batch in parts that the VAE takes in one go, `pixels` being those of one picture."""
+    return batch.split(max(1, PIXELS_AT_ONCE // pixels))
 
 
 def _channels(values: Sequence[float], like: Tensor) -> Tensor:

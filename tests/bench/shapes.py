@@ -23,7 +23,7 @@ class Shape:
 
     unet: dict[str, Any]
     vae: dict[str, Any]
-    texts: tuple[dict[str, Any], dict[str, Any]]
+    texts: tuple[dict[str, Any], ...]
     pixels: int  # a side of the picture
 
 
@@ -65,6 +65,18 @@ FULL = Shape(
     },
     (_text(768, 12, 12, "quick_gelu", 768), _text(1280, 32, 20, "gelu", 1280)),
     1024,
+)
+SD15 = Shape(
+    {
+        "sample_size": 64,
+        "block_out_channels": (320, 640, 1280, 1280),
+        "layers_per_block": 2,
+        "cross_attention_dim": 768,
+        "attention_head_dim": 8,  # in fact the number of heads
+    },
+    FULL.vae | {"scaling_factor": 0.18215},
+    FULL.texts[:1],
+    512,
 )
 SMALL = Shape(
     UNET

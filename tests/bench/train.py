@@ -6,6 +6,7 @@ step       a step of the bundled miniature over the sum of its network calls (CP
 published  a step of the miniature done the published way over one of ours, part by part (likewise)
 memory     weights, gradients and optimizer in SDXL's shape, here and the published way (on the meta device)
 estimate   the memory that `tdd distill --dry-run` foresees against what runs of the miniature then take
+plans      what `tdd distill --dry-run` foresees for sdxl-4to8 and sd15-4to8, from models of their shapes
 gpu        SDXL's UNet with random weights: images/s, peak memory, share of the matrix rate; small on a CPU
 
 --precision fp32 or bf16 for step and published; default: auto, as the recipe has it.
@@ -24,6 +25,7 @@ from clock import Clock, Timed, accounts, ratio, table
 from diffusers import UNet2DConditionModel
 from estimate import estimates
 from gpu import gpu
+from plans import plans
 from published import published_step
 from shapes import FULL, Encoders, made
 from torch import Tensor
@@ -39,7 +41,7 @@ from tdd_cli.training.descent import Descent, Update
 from tdd_cli.training.loop import Step
 
 RECIPE = "emoji-4to8"
-WHAT = ["step", "published", "memory", "estimate", "gpu"]
+WHAT = ["step", "published", "memory", "estimate", "plans", "gpu"]
 PARTS = [
     *("data", "encoders", "teacher", "targets", "merging", "target, forward"),
     *("student, forward", "student, backward", "optimizer"),
@@ -170,6 +172,9 @@ def main() -> None:
         memory()
     if "estimate" in what:
         for line in estimates():
+            print(line, flush=True)
+    if "plans" in what:
+        for line in plans():
             print(line, flush=True)
     if {"step", "published"} & set(what):
         miniature(what, args.precision, args.rounds)

@@ -67,6 +67,19 @@ def check_in_place(path: Path | str, net: Any, forward: Forward, *, prefix: str 
     return found
 
 
+def check_whole(folder: Path | str, net: Any, forward: Forward | None, *, rounding: float) -> Reload:
+    """The same for all of a network's weights, saved in `folder`: a fresh network of its class against `net`.
+
+    forward   None: weights alone are compared, where `net` is only here to be saved
+    rounding  how far the predictions may lie apart, over the largest value, in the arithmetic of `forward`
+    """
+    fresh = type(net).from_pretrained(folder, local_files_only=True, use_safetensors=True)
+    fresh = fresh.to(net.device).eval()
+    with torch.no_grad():
+        ours, theirs = (forward(each) if forward else torch.zeros(1) for each in (net, fresh))
+        return compare(net.state_dict(), fresh.state_dict(), ours, theirs, rounding=rounding)
+
+
 def compare(
     want: Mapping[str, Tensor],
     got: Mapping[str, Tensor],

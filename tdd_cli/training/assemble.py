@@ -112,6 +112,8 @@ def assemble(recipe: Recipe, *, show: Show = drain) -> Assembled:
         if is_sharded(family.net):
             pair = sharded_pair(pair, family.net, optimizer, accelerator)
         descent = Plain(family, pair.parameters, optimizer, accelerator, settings.grad_clip)
+    if pair.frozen is not None and not is_sharded(family.net):
+        accelerator.prepare_model(pair.frozen, evaluation_mode=True)  # autocast, as the student's
     if settings.compile:
         family.net = compile_net(family.net)
         if pair.frozen is not None:
@@ -153,7 +155,7 @@ def make_pair(recipe: Recipe, family: Family) -> Pair:
     if isinstance(recipe.student, LoraStudent):
         settings = recipe.student.model_dump(exclude={"kind"})
         return lora_pair(family, **settings, seed=recipe.train.seed)
-    return full_pair(family)
+    return full_pair(family, frozen=precision(recipe.train.precision).frozen)
 
 
 def make_shares(batch: int, micro: int | None, accelerator: Accelerator) -> Shares:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from accelerate import Accelerator
 from tdd_cli.errors import TddError, UsageError
 from tdd_cli.families.base import Family
 from tdd_cli.families.lora import bare_copy, save_lora
-from tdd_cli.families.reload import Reload, check_in_place, check_saved, trial
+from tdd_cli.families.reload import ROUNDING, Reload, check_in_place, check_saved, check_whole, trial
 from tdd_cli.families.sharded import gathered, is_sharded, plain_copy, rest
 from tdd_cli.files import replacing, write_atomic
 from tdd_cli.generate import Sampling
@@ -25,6 +26,7 @@ from tdd_cli.run import Inference, Run
 from tdd_cli.training import checkpoint
 from tdd_cli.training.assemble import Assembled
 from tdd_cli.training.log import Log
+from tdd_cli.training.precision import precision
 from tdd_cli.training.preview import Previews
 from tdd_cli.training.trackers import tracking
 
@@ -169,49 +171,68 @@ def restore(run: Run, parts: Assembled, *, say: Callable[[str], None] = lambda t
 
 
 def finish(recipe: Recipe, run: Run, parts: Assembled) -> Reload | None:
-    """Write the student and inference.json; the outcome of trying what was written, None for a full student.
+    """Write the student and inference.json; the outcome of trying what was written.
 
-    By the main process, with the help of the others where the network is sharded.
+    By the main process, with the help of the others where the network is sharded: they get None.
 
     Raises TddError, with nothing left behind, where what was written does not compute what was trained.
     """
     parts.family.net = parts.accelerator.unwrap_model(parts.family.net, keep_torch_compile=False)
     parts.family.net.eval()
     main, reload = parts.accelerator.is_main_process, None
+    write = _write_adapter if isinstance(recipe.student, LoraStudent) else _write_whole
     if main or is_sharded(parts.family.net):
         with averaged(parts):
-            reload = _write_student(recipe, run, parts.family, parts.accelerator)
+            reload = write(recipe, run, parts.family, parts.accelerator)
     if main:
         Inference.of(recipe).save(run.inference)
     return reload
 
 
-def _write_student(recipe: Recipe, run: Run, family: Family, accelerator: Accelerator) -> Reload | None:
-    """The student's weights as a file of the run, tried; of all processes where the network is sharded."""
+def _write_adapter(recipe: Recipe, run: Run, family: Family, accelerator: Accelerator) -> Reload:
+    """The adapter as a file of the run, tried; of all processes where the network is sharded."""
     net, main = family.net, accelerator.is_main_process
-    if isinstance(recipe.student, LoraStudent):
-        metadata = {"tdd": json.dumps(Inference.of(recipe).model_dump())}
-        save_lora(net, run.adapter, metadata, prefix=family.lora_prefix, write=main)
-        if is_sharded(net):
-            accelerator.wait_for_everyone()
-            reload = check_in_place(run.adapter, net, trial(family), prefix=family.lora_prefix)
-            accelerator.wait_for_everyone()
-        else:
-            fresh = bare_copy(net)
-            reload = check_saved(run.adapter, net, fresh, trial(family), prefix=family.lora_prefix)
-        if not reload.ok:
-            run.adapter.unlink(missing_ok=True)
-            raise TddError(
-                f"the adapter does not load as it was trained: modules {reload.matched}/{reload.total}, "
-                f"max |delta| {reload.delta:.1e}",
-                hint="Please report this; the trained state is in the run's checkpoints.",
-            )
-        return reload
-    whole: Any = plain_copy(net, keep=main) if is_sharded(net) else net
-    if main:
-        with replacing(run.folder / "student") as beside:
-            whole.save_pretrained(beside, safe_serialization=True)
-    return None
+    metadata = {"tdd": json.dumps(Inference.of(recipe).model_dump())}
+    save_lora(net, run.adapter, metadata, prefix=family.lora_prefix, write=main)
+    if is_sharded(net):
+        accelerator.wait_for_everyone()
+        reload = check_in_place(run.adapter, net, trial(family), prefix=family.lora_prefix)
+        accelerator.wait_for_everyone()
+    else:
+        fresh = bare_copy(net)
+        reload = check_saved(run.adapter, net, fresh, trial(family), prefix=family.lora_prefix)
+    if not reload.ok:
+        run.adapter.unlink(missing_ok=True)
+        raise _does_not_load("adapter", reload)
+    return reload
+
+
+def _write_whole(recipe: Recipe, run: Run, family: Family, accelerator: Accelerator) -> Reload | None:
+    """All weights as a folder of the run, tried; of all processes where the network is sharded.
+
+    Sharded weights are tried by value alone, as no process can compute with all of them.
+    """
+    sharded, folder = is_sharded(family.net), run.folder / "student"
+    net: Any = plain_copy(family.net, keep=accelerator.is_main_process) if sharded else family.net
+    if not accelerator.is_main_process:
+        return None
+    with replacing(folder) as beside:
+        net.save_pretrained(beside, safe_serialization=True)
+    rounding = ROUNDING[precision(recipe.train.precision).frozen]
+    with accelerator.autocast():
+        reload = check_whole(folder, net, None if sharded else trial(family), rounding=rounding)
+    if not reload.ok:
+        shutil.rmtree(folder)
+        raise _does_not_load("student", reload)
+    return reload
+
+
+def _does_not_load(what: str, reload: Reload) -> TddError:
+    return TddError(
+        f"the {what} does not load as it was trained: modules {reload.matched}/{reload.total}, "
+        f"max |delta| {reload.delta:.1e}",
+        hint="Please report this; the trained state is in the run's checkpoints.",
+    )
 
 
 def make_previews(recipe: Recipe, parts: Assembled) -> Previews:

@@ -77,7 +77,8 @@ def make_plan(recipe: Recipe, root: Path = RUNS) -> Plan:
     family.net.train()
     trained, trainable = _bytes(pair.parameters), sum(one.numel() for one in pair.parameters)
     average = trained if recipe.train.ema else 0
-    weights = _bytes(family.net.parameters()) * (1 if lora else 2) + average
+    networks = [family.net, *([] if pair.frozen is None else [pair.frozen])]
+    weights = sum(_bytes(network.parameters()) for network in networks) + average
     optimizer = OPTIMIZERS[recipe.train.optimizer].bytes * trainable
     method = make_method(recipe)
     device = "cuda" if torch.cuda.is_available() else "cpu"

@@ -53,7 +53,9 @@ def _step(
     x0 = torch.empty(batch, *family.latent_shape(side, side))
     t = torch.zeros(batch, dtype=torch.long)
     autocast = torch.autocast(x0.device.type, dtype, enabled=mixed != "no")
-    family.net.forward = autocast(family.net.forward)  # as accelerate wraps it
+    for network in (family.net, pair.frozen):
+        if network is not None:
+            network.forward = autocast(network.forward)  # as accelerate wraps it
     trained = [parameter for parameter in family.net.parameters() if parameter.requires_grad]
     for parameter in trained:
         parameter.grad = torch.empty_like(parameter)

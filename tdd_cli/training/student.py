@@ -68,9 +68,9 @@ def lora_pair(
     )
 
 
-def full_pair(family: Family) -> Pair:
-    """All of the family's network as student, in float32; the teacher is a frozen copy of it."""
-    origin, bare = frozen_copy(family.net), family.net
+def full_pair(family: Family, *, frozen: torch.dtype = torch.float32) -> Pair:
+    """All of the family's network as student, in float32; the teacher is a copy of it in `frozen`."""
+    origin, bare = frozen_copy(family.net).to(frozen), family.net
 
     def teacher(x_t: Tensor, t: Tensor, cond: Cond) -> Tensor:
         return family.denoise(x_t, t, cond, net=origin)

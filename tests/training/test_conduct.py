@@ -295,7 +295,7 @@ def test_a_full_student_trains_all_weights_and_leaves_its_teacher_alone(tiny_fol
     with torch.no_grad():
         assert torch.equal(parts.pair.teacher(x, t, cond), before)
         assert not torch.equal(parts.pair.student(x, t, cond), before)
-    assert conducting.finish(recipe, made, parts) is None
+    assert conducting.finish(recipe, made, parts).ok
     saved = load_file(made.folder / "student" / "diffusion_pytorch_model.safetensors")
     assert all(torch.equal(saved[name], value) for name, value in parts.pair.state().items())
 
@@ -386,6 +386,44 @@ def test_an_adapter_that_does_not_load_as_trained_is_not_left_behind(tiny_folder
         conducting.finish(recipe, made, parts)
     assert not made.adapter.exists()
     assert not made.inference.exists()
+
+
+def test_a_full_student_that_does_not_load_as_trained_is_not_left_behind(tiny_folders, tmp_path, monkeypatch):
+    recipe = recipe_for(tiny_folders["sd15"], "model.family=sd15", "student.kind=full")
+    parts, made = assemble(recipe), Run.create(tmp_path / "run", recipe, name="full")
+    honest = type(parts.family.net).save_pretrained
+
+    def lossy(net, folder, **keywords):
+        honest(net, folder, **keywords)
+        with torch.no_grad():
+            parts.pair.parameters[0].mul_(1.5)
+
+    monkeypatch.setattr(type(parts.family.net), "save_pretrained", lossy)
+    with pytest.raises(TddError, match=r"the student does not load as it was trained: modules \d+/\d+"):
+        conducting.finish(recipe, made, parts)
+    assert not (made.folder / "student").exists()
+    assert not made.inference.exists()
+
+
+def test_a_full_students_teacher_is_kept_and_computes_in_the_runs_16_bits(tiny_folders, tmp_path):
+    recipe = recipe_for(
+        tiny_folders["sd15"], "model.family=sd15", "student.kind=full", "train.precision=bf16"
+    )
+    parts = assemble(recipe)
+    assert {parameter.dtype for parameter in parts.pair.frozen.parameters()} == {torch.bfloat16}
+    assert {parameter.dtype for parameter in parts.pair.parameters} == {torch.float32}
+    x, t = torch.randn(1, 4, 16, 16), torch.tensor([500])
+    cond = parts.family.encode_prompts(["a fox"])
+    seen = []
+    some = next(m for m in parts.pair.frozen.modules() if isinstance(m, torch.nn.Linear))
+    some.register_forward_hook(lambda module, given, out: seen.append(out.dtype))
+    with torch.no_grad():
+        teacher, student = (net(x, t, cond) for net in (parts.pair.teacher, parts.pair.student))
+    assert seen == [torch.bfloat16]
+    assert torch.allclose(teacher, student, atol=0.05 * student.abs().max().item())
+    made = Run.create(tmp_path / "run", recipe, name="full")
+    list(conducting.conduct(recipe, made, parts, start=0, stop=1, halt=lambda: False))
+    assert conducting.finish(recipe, made, parts).ok
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

@@ -151,12 +151,12 @@ def evaluate(plan: Plan, worker: Worker) -> Iterator[Progress | Entry]:
 
 def result_of(plan: Plan, entries: Sequence[Entry], device: torch.device | str) -> Result:
     """The entries with the record of how they were measured."""
-    rules = plan.rules
+    rules, teacher = plan.rules, plan.teacher
     return Result(
         protocol=rules.record(),
         protocol_sha256=rules.sha256,
         remarks=rules.remarks(),
-        measures=measures_of(plan.metrics, plan.networks),
+        measures=measures_of(plan.metrics, plan.networks, teacher.record() if teacher else None),
         environment={
             "versions": versions(),
             "device": str(device),

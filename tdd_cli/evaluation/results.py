@@ -44,7 +44,7 @@ class Result:
     protocol: Mapping[str, Any]
     protocol_sha256: str
     remarks: Sequence[str]
-    measures: Mapping[str, Mapping[str, str]]  # metric -> what was computed, with which weights
+    measures: Mapping[str, Mapping[str, Any]]  # metric -> what was computed, with which weights
     environment: Mapping[str, Any]
     entries: Sequence[Entry]
     captions: Sequence[str] = field(default_factory=list)  # of the samples
@@ -170,11 +170,32 @@ def best(name: str, entries: Sequence[Entry]) -> float | None:
     return min(values) if better == "lower" else max(values)
 
 
-def measures_of(metrics: Sequence[str], networks: Mapping[str, Any]) -> dict[str, dict[str, str]]:
-    """What each metric computes and with which network, for the record."""
+def measures_of(
+    metrics: Sequence[str], networks: Mapping[str, Any], teacher: Mapping[str, Any] | None = None
+) -> dict[str, dict[str, Any]]:
+    """What each metric computes, with which network and against which teacher, for the record.
+
+    teacher  Subject.record() of the one whose pictures are compared with, if any
+    """
+    compared = {} if teacher is None else _teacher(teacher)
     return {
-        name: {"what": METRICS[name].what, **(networks[name].record() if name in networks else {})}
+        name: {
+            "what": METRICS[name].what,
+            **(networks[name].record() if name in networks else {}),
+            **(compared if METRICS[name].needs == "teacher" else {}),
+        }
         for name in metrics
+    }
+
+
+def _teacher(record: Mapping[str, Any]) -> dict[str, Any]:
+    """What its pictures depend on: another one makes other distances of the same students."""
+    sampling = record["sampling"]
+    return {
+        "teacher": record["model"],
+        "teacher_files": record["model_files"],
+        "teacher_steps": sampling["steps"],
+        "teacher_guidance": sampling["guidance"],
     }
 
 

@@ -9,7 +9,7 @@ from tdd_cli.errors import UsageError
 from tdd_cli.evaluation.metrics import COLUMNS, METRICS, Figure
 from tdd_cli.evaluation.plot import Line, Point, plot, ticks
 from tdd_cli.evaluation.report import lines_of, page
-from tdd_cli.evaluation.results import Entry, Result, baseline_of, best, check_alike, join
+from tdd_cli.evaluation.results import Entry, Result, baseline_of, best, check_alike, join, measures_of
 from tdd_cli.evaluation.table import rows
 
 
@@ -61,6 +61,23 @@ def test_results_of_different_feature_weights_are_not_compared(result):
     other = replace(result, measures={"fid": {**result.measures["fid"], "weights_sha256": "d" * 64}})
     with pytest.raises(UsageError, match="fid was measured with another weights_sha256: dddd"):
         check_alike(other, result)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [({"steps": 8}, "teacher_steps: 8 / 50"), ({"guidance": 4.0}, r"teacher_guidance: 4.0 / 1.75")],
+)
+def test_distances_to_different_teachers_are_not_compared(result, tmp_path, change, said):
+    teacher = {"model": "m", "model_files": None, "sampling": {"steps": 50, "guidance": 1.75}}
+    another = {**teacher, "sampling": {**teacher["sampling"], **change}}
+    ours, other = (
+        replace(result, measures=measures_of(["teacher", "clip"], {}, each)) for each in (teacher, another)
+    )
+    assert "teacher_steps" not in ours.measures["clip"]
+    ours.save(tmp_path / "eval.json")
+    check_alike(ours, Result.load(tmp_path / "eval.json"))
+    with pytest.raises(UsageError, match=f"teacher was measured with another {said}"):
+        check_alike(other, ours)
 
 
 def test_joining_keeps_every_subject_once_and_all_its_figures(result):

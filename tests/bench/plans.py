@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -40,12 +40,12 @@ CASES = {
 }
 
 
-def plans() -> Iterator[str]:
+def plans(recipes: Sequence[str] = ("sdxl-4to8", "sd15-4to8")) -> Iterator[str]:
     """The table, a line at a time: GiB that tensors take on a device."""
     yield "| GiB | weights | encoders | gradients | optimizer | activations | in all |"
     yield "|---|---|---|---|---|---|---|"
     with tempfile.TemporaryDirectory() as folder:
-        for recipe in ("sdxl-4to8", "sd15-4to8"):
+        for recipe in recipes:
             model = Path(folder, recipe)
             skeleton(model, xl=recipe.startswith("sdxl"))
             for name, changes in CASES.items():

@@ -5,6 +5,8 @@ import torch
 from accelerate.state import AcceleratorState
 from estimate import CASES, in_a_process
 from gpu import gpu, picture_flops
+from plans import CASES as CASES_OF_PLANS
+from plans import plans
 from published import choose
 from shapes import SMALL
 
@@ -32,6 +34,16 @@ def test_what_a_dry_run_foresees_is_what_a_run_then_takes():
     changes = CASES["batch 8"]
     foreseen, taken = (in_a_process(what, changes) for what in ("plan", "run"))
     assert foreseen == pytest.approx(taken, rel=0.25)  # 20 % is asked for, 11 % measured, and machines differ
+
+
+@pytest.mark.slow
+def test_what_the_large_recipes_take_is_foreseen_without_weights(monkeypatch):
+    monkeypatch.setattr("plans.CASES", {"device_batch 1": CASES_OF_PLANS["device_batch 1"]})
+    *_, line = plans(["sd15-4to8"])
+    weights, _, gradients, optimizer, activations, total = (float(cell) for cell in line.split("|")[2:-1])
+    assert 1.6 < weights < 2.2  # 0.86 G parameters in 16 bits, and an adapter of rank 64 in 32
+    assert optimizer == pytest.approx(2 * gradients, abs=0.1)  # AdamW's two moments
+    assert total >= weights + activations
 
 
 def test_the_guided_half_is_counted():

@@ -1,5 +1,6 @@
 """The study: a plan of commands, each carried out once, and what is said of the figures."""
 
+import re
 import threading
 from itertools import pairwise
 from pathlib import Path
@@ -8,7 +9,7 @@ import pytest
 
 from tdd_cli.bundled.emoji.study.__main__ import main
 from tdd_cli.bundled.emoji.study.carry import carry_out, done, missing
-from tdd_cli.bundled.emoji.study.page import write_page
+from tdd_cli.bundled.emoji.study.page import pictures, write_page
 from tdd_cli.bundled.emoji.study.plan import (
     Point,
     Size,
@@ -20,8 +21,8 @@ from tdd_cli.bundled.emoji.study.plan import (
     spent,
     tasks,
 )
-from tdd_cli.bundled.emoji.study.rows import Terms, as_csv, joined, load, measured, terms
-from tdd_cli.bundled.emoji.study.summary import Mean, Row, ahead, best_guidance, mean_of
+from tdd_cli.bundled.emoji.study.rows import Row, Terms, as_csv, joined, load, measured, terms
+from tdd_cli.bundled.emoji.study.summary import Mean, ahead, best_guidance, mean_of
 from tdd_cli.bundled.emoji.study.tables import verdicts
 from tdd_cli.errors import DataError, TddError, UsageError
 from tdd_cli.evaluation.metrics import Figure
@@ -68,6 +69,16 @@ def test_what_is_known_is_not_measured_again_nor_trained_for(tmp_path):
     left = missing(plan, [*others, min(one.points)])
     assert [task.name for task in left] == ["ctm-s0", "ctm-s1", "ctm-s2", "measure-methods-ctm"]
     assert missing(plan, others | one.points) == []
+
+
+def test_a_measurement_that_another_one_contains_is_left_to_that_one():
+    some = Point("a-s0", 300, 4, 1.0, "cfg", 0.0, "equal", 0)
+    other = some._replace(steps=5)
+    small = Task("small", 1, ("eval",), points=frozenset([some]))
+    large = Task("large", 2, ("eval",), points=frozenset([some, other]))
+    assert [task.name for task in missing([small, large], [])] == ["large"]
+    assert [task.name for task in missing([small, large], [other])] == ["large"]
+    assert missing([small, large], [some, other]) == []
 
 
 def test_tasks_are_carried_out_once_and_a_failure_stops_them(tmp_path):
@@ -172,6 +183,16 @@ def test_the_page_says_what_was_asked_and_met_or_not(rows, tmp_path):
     }
     assert all(text.startswith("<svg") for text in plots.values())
     assert "one seed, 4 steps\n\nNot measured yet.\n" in text
+
+
+def test_a_student_without_empty_prompts_is_drawn_with_and_without_post_tuning():
+    found = [
+        row("no-empty", 0, 4, fid + scale, guidance=float(scale), guidance_mode=mode)
+        for mode, fid in (("cfg", 10.0), ("post", 50.0))
+        for scale in (1, 2)
+    ]
+    drawing = dict(pictures(found, Size()))["fid-guidance"]
+    assert len(set(re.findall(r'<polyline points="([^"]*)"', drawing))) == 2
 
 
 def test_the_page_names_the_methods_that_tdd_is_not_ahead_of(rows):

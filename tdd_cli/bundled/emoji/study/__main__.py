@@ -14,13 +14,23 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from tdd_cli.bundled.emoji.study import rows as csv
 from tdd_cli.bundled.emoji.study.carry import Execute, carry_out, done, in_process_of_its_own, missing
 from tdd_cli.bundled.emoji.study.page import sheet, write_page
 from tdd_cli.bundled.emoji.study.plan import PARTS, Size, tasks
-from tdd_cli.bundled.emoji.study.summary import Row
+from tdd_cli.bundled.emoji.study.rows import (
+    FILE,
+    Row,
+    Terms,
+    as_csv,
+    joined,
+    load,
+    measured,
+    terms,
+    this_processor,
+)
 from tdd_cli.errors import TddError
-from tdd_cli.evaluation.results import FILE, Result
+from tdd_cli.evaluation.results import FILE as RESULT
+from tdd_cli.evaluation.results import Result
 from tdd_cli.files import write_atomic
 
 
@@ -29,8 +39,8 @@ def main(arguments: list[str] | None = None, execute: Execute = in_process_of_it
     args = parser().parse_args(arguments)
     size = Size(args.steps, args.n, tuple(args.seeds), args.teacher_steps, tuple(args.set))
     try:
-        under = csv.terms(size)
-        rows = csv.load(args.docs / csv.FILE, under)
+        under = terms(size)
+        rows = load(args.docs / FILE, under)
         plan = missing(tasks(args.out, size, args.part), {row.point for row in rows})
         if args.dry_run:
             for task in plan:
@@ -49,11 +59,11 @@ def main(arguments: list[str] | None = None, execute: Execute = in_process_of_it
     return 0
 
 
-def _keep(rows: Sequence[Row], folder: Path, docs: Path, size: Size, under: csv.Terms) -> list[Row]:
+def _keep(rows: Sequence[Row], folder: Path, docs: Path, size: Size, under: Terms) -> list[Row]:
     """The rows with what was measured since, which are written down."""
-    found = csv.measured(Result.load(folder / "evals" / FILE), size, csv.this_processor())
-    together = csv.joined(rows, found)
-    write_atomic(docs / csv.FILE, csv.as_csv(together, under))
+    found = measured(Result.load(folder / "evals" / RESULT), size, this_processor())
+    together = joined(rows, found)
+    write_atomic(docs / FILE, as_csv(together, under))
     return together
 
 

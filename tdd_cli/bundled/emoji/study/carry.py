@@ -19,11 +19,15 @@ Execute = Callable[[Sequence[str]], int]
 
 
 def missing(tasks: Sequence[Task], known: Collection[Point]) -> list[Task]:
-    """What is left to do where some points are known: measurements of others, and the runs they need."""
+    """What is left to do where some points are known: measurements of others, and the runs they need.
+
+    A measurement whose points another one gives too is left to that one.
+    """
     known = set(known)
-    left = [task for task in tasks if task.run is None and not task.points <= known]
-    needed = {name for task in left for name in task.needs}
-    return [task for task in tasks if task in left or task.name in needed]
+    unknown = [task for task in tasks if task.run is None and not task.points <= known]
+    left = [task for task in unknown if not any(task.points < other.points for other in unknown)]
+    wanted = {name for task in left for name in (task.name, *task.needs)}
+    return [task for task in tasks if task.name in wanted]
 
 
 def carry_out(

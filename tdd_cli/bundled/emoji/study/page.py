@@ -11,20 +11,20 @@ from typing import Any
 from PIL import Image
 
 from tdd_cli.bundled.emoji.study.plan import METHODS, SHARES, Size, run_name, spent
-from tdd_cli.bundled.emoji.study.summary import Mean, Row, mean_of, teacher_row
+from tdd_cli.bundled.emoji.study.rows import Row
+from tdd_cli.bundled.emoji.study.summary import Mean, mean_of, teacher_row
 from tdd_cli.bundled.emoji.study.tables import (
     ABLATION_TABLES,
     LINES,
     STEPS,
-    Line,
+    Sampled,
     ablation_table,
     method_tables,
     rate_table,
     verdicts,
 )
 from tdd_cli.evaluation.metrics import COLUMNS
-from tdd_cli.evaluation.plot import Line as Drawn
-from tdd_cli.evaluation.plot import Point, plot
+from tdd_cli.evaluation.plot import Line, Point, plot
 from tdd_cli.files import write_atomic
 
 PROMPTS = ("a fox", "a red apple", "a rocket", "a hamburger", "a castle", "an octopus")
@@ -50,8 +50,11 @@ def write_page(rows: Sequence[Row], size: Size, protocol: str, docs: Path) -> Pa
 
 def pictures(rows: Sequence[Row], size: Size) -> Iterator[tuple[str, str]]:
     """(name, SVG) of every plot that has two points to join."""
-    wide = {name: Line(name) for name in ("tdd", "no-empty")}
-    wide["no-empty, post-tuned"] = Line("no-empty", {"guidance_mode": "post"})
+    wide = {
+        "tdd": Sampled("tdd"),
+        "no-empty": Sampled("no-empty", {"guidance_mode": "cfg"}),  # its own way is post
+        "no-empty, post-tuned": Sampled("no-empty", {"guidance_mode": "post"}),
+    }
     for figure in ("fid", "distance"):
         title = COLUMNS[figure].title
         plots = {  # name: (title, what the x axis is, lines)
@@ -115,10 +118,10 @@ def _lines(
     rows: Sequence[Row],
     figure: str,
     axis: str,
-    lines: Mapping[str, Line],
+    lines: Mapping[str, Sampled],
     values: Sequence[int],
     **settings: Any,
-) -> list[Drawn]:
+) -> list[Line]:
     """A figure of some runs over the values of one setting."""
     found = {
         title: [(x, mean_of(rows, figure, run, **{**settings, **own, axis: x})) for x in values]
@@ -127,7 +130,7 @@ def _lines(
     return _joined(found)
 
 
-def _budgets(rows: Sequence[Row], figure: str, size: Size) -> list[Drawn]:
+def _budgets(rows: Sequence[Row], figure: str, size: Size) -> list[Line]:
     """A figure of the methods at 4 steps over what was spent on them."""
     found = {}
     for method in METHODS:
@@ -138,17 +141,17 @@ def _budgets(rows: Sequence[Row], figure: str, size: Size) -> list[Drawn]:
     return _joined(found)
 
 
-def _joined(found: Mapping[str, Sequence[tuple[int, Mean | None]]]) -> list[Drawn]:
-    lines = [Drawn(name, [_point(x, mean) for x, mean in points if mean]) for name, points in found.items()]
+def _joined(found: Mapping[str, Sequence[tuple[int, Mean | None]]]) -> list[Line]:
+    lines = [Line(name, [_point(x, mean) for x, mean in points if mean]) for name, points in found.items()]
     return [line for line in lines if line.points]
 
 
-def _level(rows: Sequence[Row], figure: str) -> list[Drawn]:
+def _level(rows: Sequence[Row], figure: str) -> list[Line]:
     """The teacher's FID, as a level line."""
     teacher = teacher_row(rows)
     if teacher is None or figure != "fid":
         return []
-    return [Drawn("teacher", [Point(0, teacher.figures["fid"])], level=True)]
+    return [Line("teacher", [Point(0, teacher.figures["fid"])], level=True)]
 
 
 def _point(x: float, mean: Mean) -> Point:

@@ -4,16 +4,30 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable, Sequence
+import platform
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from tdd_cli.bundled.emoji.study.plan import Point, Size, spent
-from tdd_cli.bundled.emoji.study.summary import FIGURES, TEACHER, Row, seedless
 from tdd_cli.errors import DataError
 from tdd_cli.evaluation.results import Entry, Result
 
 FILE = "study.csv"
+FIGURES = ("fid", "kid", "clip", "distance")
+TEACHER = "teacher"  # whose row is no run's
+
+
+@dataclass(frozen=True)
+class Row:
+    """The figures of a run under some sampling settings, and where they were measured."""
+
+    point: Point
+    figures: Mapping[str, float]
+    date: str
+    processor: str
+    torch: str
 
 
 @dataclass(frozen=True)
@@ -24,6 +38,11 @@ class Terms:
     teacher_steps: int
     protocol: str  # the first digits of its hash
     changes: str = ""  # of every recipe
+
+
+def seedless(run: str) -> str:
+    """A run's name without its seed."""
+    return re.sub(r"-s\d+$", "", run)
 
 
 def terms(size: Size) -> Terms:
@@ -84,8 +103,6 @@ def as_csv(rows: Iterable[Row], under: Terms) -> str:
 
 def this_processor() -> str:
     """The processor's name, as well as the system tells it."""
-    import platform
-
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:

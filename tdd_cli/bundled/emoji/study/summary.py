@@ -1,30 +1,17 @@
-"""Rows of figures, their means and spreads over training seeds, and which is better."""
+"""Means and spreads of figures over training seeds, and which is better."""
 
 from __future__ import annotations
 
-import re
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tdd_cli.bundled.emoji.study.plan import Point, own_sampler
+from tdd_cli.bundled.emoji.study.plan import own_sampler
+from tdd_cli.bundled.emoji.study.rows import TEACHER, Row, seedless
 from tdd_cli.evaluation.metrics import COLUMNS
 
-FIGURES = ("fid", "kid", "clip", "distance")
-TEACHER = "teacher"  # whose row is no run's
 OWN = ("guidance_mode", "eta", "schedule", "clip_x0")  # settings that are a run's own unless said otherwise
-
-
-@dataclass(frozen=True)
-class Row:
-    """The figures of a run under some sampling settings, and where they were measured."""
-
-    point: Point
-    figures: Mapping[str, float]
-    date: str
-    processor: str
-    torch: str
 
 
 @dataclass(frozen=True)
@@ -39,11 +26,6 @@ class Mean:
         digits = 3 if abs(self.value) < 1 else 2
         spread = f" ± {self.spread:.{digits}f}" if self.seeds > 1 else ""
         return f"{self.value:.{digits}f}{spread}"
-
-
-def seedless(run: str) -> str:
-    """A run's name without its seed."""
-    return re.sub(r"-s\d+$", "", run)
 
 
 def mean_of(rows: Sequence[Row], figure: str, name: str, **settings: Any) -> Mean | None:

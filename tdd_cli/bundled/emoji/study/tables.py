@@ -6,7 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from tdd_cli.bundled.emoji.study.plan import METHODS, RATES, rate_names
-from tdd_cli.bundled.emoji.study.summary import FIGURES, Mean, Row, ahead, best_guidance, mean_of, teacher_row
+from tdd_cli.bundled.emoji.study.rows import FIGURES, Row
+from tdd_cli.bundled.emoji.study.summary import Mean, ahead, best_guidance, mean_of, teacher_row
 from tdd_cli.evaluation.metrics import COLUMNS
 from tdd_cli.recipe import load_recipe
 
@@ -22,18 +23,18 @@ LIMITS = (
 WITHIN = 1.15  # asked: the student's FID at 4 steps, over the teacher's
 
 
-class Line(NamedTuple):
-    """A row of the main tables: a run under a title, sampled as it is or otherwise."""
+class Sampled(NamedTuple):
+    """A run, and how it is sampled where that is not its own way."""
 
     run: str
     settings: Mapping[str, Any] = {}
 
 
-LINES: dict[str, Line] = {
-    "tdd": Line("tdd"),
-    "tdd-steps": Line("tdd-steps"),  # by the targets of figure 2a, not those of the published code
-    "tdd-noise": Line("eta-0.3", {"eta": 0.2}),  # as published: trained for noise, and sampled with it
-    **{name: Line(name) for name in OTHERS},
+LINES: dict[str, Sampled] = {
+    "tdd": Sampled("tdd"),
+    "tdd-steps": Sampled("tdd-steps"),  # by the targets of figure 2a, not those of the published code
+    "tdd-noise": Sampled("eta-0.3", {"eta": 0.2}),  # as published: trained for noise, and sampled with it
+    **{name: Sampled(name) for name in OTHERS},
 }
 
 

@@ -7,6 +7,7 @@ component, 130 interrupted.
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import traceback
 from importlib import import_module
@@ -61,6 +62,7 @@ app.command("doctor")(doctor)
 
 def main() -> NoReturn:
     """Run the command line; every error ends here, as one screen on stderr and an exit code."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends as Ctrl-C does
     os.environ.setdefault(
         "TRANSFORMERS_VERBOSITY", "error"
     )  # or it warns about torchvision, which is optional

@@ -9,11 +9,21 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from tdd_cli.errors import UsageError
+
 
 def write_atomic(path: Path, content: bytes | str) -> None:
     """Write `content` to `path`: all of it, or, if anything fails, nothing. Text is UTF-8."""
     with replacing(path) as partial:
         partial.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+def check_writable(folder: Path) -> None:
+    """UsageError where a folder cannot be written to, or made; nothing is made yet."""
+    there = next(place for place in [folder, *folder.absolute().parents] if place.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK):
+        what = "is not a folder" if not there.is_dir() else "cannot be written to"
+        raise UsageError(f"{there} {what}", hint="Give another folder: --out.")
 
 
 @contextmanager

@@ -212,7 +212,7 @@ def load_with_teacher(source: Source, device: torch.device | str | None = None) 
     from tdd_cli.families.styles import fuse_style
 
     place = fastest() if device is None else torch.device(device)
-    dtype = torch.float16 if fastest().type == "cuda" else torch.float32
+    dtype = precision()
     how = source.inference
     family = load_family(how.family, how.model, dtype=dtype, device=place, config=how.config)
     for style in source.styles:
@@ -244,6 +244,13 @@ def adapterless(family: Family) -> Network:
             return family.denoise(x_t, t, cond)
 
     return teacher
+
+
+def precision() -> torch.dtype:
+    """What models are loaded in: halves on an NVIDIA GPU."""
+    import torch
+
+    return torch.float16 if fastest().type == "cuda" else torch.float32
 
 
 def fastest() -> torch.device:

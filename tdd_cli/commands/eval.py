@@ -93,7 +93,7 @@ def eval(
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print eval.json instead of the table.")] = False,
     force: Annotated[
-        bool, typer.Option("--force", help="Compare results of different protocols all the same.")
+        bool, typer.Option("--force", help="Show a baseline of another protocol all the same.")
     ] = False,
 ) -> None:
     """Measure quality and speed by a recorded protocol; resumable, and comparable later.
@@ -108,8 +108,10 @@ def eval(
     from tdd_cli.evaluation import asked
     from tdd_cli.evaluation.evaluate import Plan, Worker, choose_networks, result_of
     from tdd_cli.evaluation.protocol import choose
-    from tdd_cli.evaluation.results import FILE, Result, check_alike
+    from tdd_cli.evaluation.remarks import remarks
+    from tdd_cli.evaluation.results import FILE, SHARDS, Result, check_alike, compared, join, with_samples
     from tdd_cli.evaluation.sets import open_set
+    from tdd_cli.files import check_writable
     from tdd_cli.processes import together
     from tdd_cli.student import fastest
 
@@ -125,7 +127,7 @@ def eval(
     with together(), worker.first():
         found = open_set(set_, data=data, side=resize)
     rules = choose(found, n if n or not stored else len(stored[0].pictures), seed=seed)
-    asked.check_set(metrics, rules, drawing=bool(models))
+    asked.check_set(metrics, rules, axes, drawing=bool(models))
     drawn = [each for one in models for each in asked.drawn(one, axes, rules, batch)]
     past = Result.load(Path(against)) if against and against.endswith(".json") else None
     teacher = None
@@ -136,21 +138,31 @@ def eval(
         baselines = [teacher]
     elif against and past is None:
         baselines = [*asked.drawn(asked.named(against), axes, rules, batch)]
-    with together(), worker.first():
-        networks = choose_networks(metrics, found, chosen, device=fastest(), inception=inception)
     folder = out or Path("evals") / f"{_slug(set_)}-{rules.sha256[:8]}"
+    check_writable(folder)
+    with together(), worker.first():
+        for each in asked.models_of([*drawn, *baselines]):
+            each.check()
+        networks = choose_networks(metrics, found, chosen, device=fastest(), inception=inception)
     plan = Plan(
-        rules, [*stored, *drawn], metrics, networks, folder / "shards", teacher=teacher, baselines=baselines,
+        rules, [*stored, *drawn], metrics, networks, folder / SHARDS, teacher=teacher, baselines=baselines,
         pictures=folder / "pictures" if save_pictures else None,
     )  # fmt: skip
     before = Result.load(folder / FILE) if (folder / FILE).is_file() else None
-    empty = result_of(plan, [], fastest())
-    for old in (before, past):
-        if old and not force:
-            check_alike(empty, old)
+    empty = result_of(plan, [])
+    if before:
+        check_alike(empty, before)
+    if past and not force:
+        check_alike(empty, past)
     entries = list(_measure(plan, worker))
     if worker.index == 0:
-        _finish(replace(empty, entries=entries), before, past, folder, as_json=as_json)
+        result = result_of(plan, entries)
+        if before:
+            result = join(result, with_samples(before, folder))
+        if past:
+            result = compared(result, with_samples(past, Path(str(against)).parent))
+        remarked = replace(result, remarks=remarks(rules, result.measures, result.entries))
+        _finish(remarked, folder, as_json=as_json)
 
 
 def _slug(name: str) -> str:
@@ -181,20 +193,14 @@ def _measure(plan: Plan, worker: Worker) -> Iterator[Entry]:
             ) from None
 
 
-def _finish(
-    result: Result, before: Result | None, past: Result | None, folder: Path, *, as_json: bool
-) -> None:
-    """Join with what was measured before, write eval.json and report.html, print."""
+def _finish(result: Result, folder: Path, *, as_json: bool) -> None:
+    """Write eval.json and report.html, print."""
     from rich.console import Console
 
     from tdd_cli.evaluation.report import write_report
-    from tdd_cli.evaluation.results import FILE, join
-    from tdd_cli.evaluation.table import show
+    from tdd_cli.evaluation.results import FILE
+    from tdd_cli.evaluation.terminal import show
 
-    if past:
-        result = join(result, past, baseline=True)
-    if before:
-        result = join(result, before)
     result.save(folder / FILE)
     write_report(result, folder / "report.html")
     if as_json:

@@ -103,7 +103,7 @@ def folder(path: Path, columns: Columns) -> TableSource:
     pictures = [str(file) for file in _files(path) if file.suffix.lower() in PICTURES]
     if not any(Path(file).with_suffix(".txt").is_file() for file in pictures):
         what = "pictures but no captions" if pictures else "no pictures"
-        raise DataError(f"{path} holds {what}: there is nothing to train on", hint=LAYOUT)
+        raise DataError(f"{path} holds {what}", hint=LAYOUT)
     return TableSource(
         Dataset.from_dict({"image": pictures}),
         str(path),

@@ -10,7 +10,7 @@ from pathlib import Path
 from tdd_cli.errors import DataError, UsageError
 from tdd_cli.evaluation.metrics import METRICS, check
 from tdd_cli.evaluation.protocol import Rules
-from tdd_cli.evaluation.subjects import Drawn, Model, Stored, image_folder
+from tdd_cli.evaluation.subjects import Drawn, Model, Stored, Subject, image_folder
 from tdd_cli.generate import Sampling
 from tdd_cli.knobs import turn
 from tdd_cli.recipe_keys import did_you_mean
@@ -33,23 +33,37 @@ def metrics(text: str) -> list[str]:
 
 def features(texts: Sequence[str], among: Sequence[str]) -> dict[str, str]:
     """Metric -> network, of "clip=DIR" for one metric and "DIR" for all that have a network."""
+    seeing = [metric for metric in among if METRICS[metric].network]
     chosen: dict[str, str] = {}
     for text in texts:
         name, equals, model = text.partition("=")
+        wanted, network = ([name], model) if equals else (seeing, text)
+        problem = None
         if equals and name not in METRICS:
-            raise UsageError(f"unknown metric {name!r} in --features {text}", hint="Write METRIC=MODEL.")
-        wanted = [name] if equals else [each for each in among if METRICS[each].network]
-        chosen |= dict.fromkeys(wanted, model if equals else text)
+            problem = f"unknown metric {name!r} in --features {text}"
+        elif not network:
+            problem = f"--features {text} names no model"
+        elif not wanted or not set(wanted) <= set(seeing):
+            problem = f"--features {text} is for no metric that is measured here"
+        if problem:
+            raise UsageError(problem, hint="Write METRIC=MODEL, of a metric that looks at features.")
+        chosen |= dict.fromkeys(wanted, network)
     return chosen
 
 
-def check_set(among: Sequence[str], rules: Rules, *, drawing: bool) -> None:
-    """DataError or UsageError where the set, or pictures that exist already, cannot serve a metric."""
+def check_set(among: Sequence[str], rules: Rules, axes: Mapping[str, str | None], *, drawing: bool) -> None:
+    """DataError or UsageError where the set, or pictures that exist already, cannot serve what is asked."""
     known = rules.set.reference
     for metric in among:
         check(metric, rules.n, real=None if known is None else len(known.pictures))
     if "speed" in among and not drawing:
         raise UsageError("speed needs a model to draw with", hint="Leave it out, or name a model.")
+    idle = next((axis for axis, text in axes.items() if text is not None), None)
+    if idle and not drawing:
+        raise UsageError(
+            f"--{idle} is for a model that draws, and these pictures exist already",
+            hint="Leave it out, or name a model.",
+        )
 
 
 def values(text: str | None) -> list[str | None]:
@@ -104,6 +118,12 @@ def pictures(folder: Path, n: int | None) -> Stored:
 def named(name: str) -> Model:
     """A model by one name: a run folder, a model's folder, file or hub id."""
     return Model(_name(Path(name)), *find(name))
+
+
+def models_of(subjects: Sequence[Subject]) -> list[Model]:
+    """The models that draw for some subjects, each once."""
+    found = [subject.model for subject in subjects if isinstance(subject, Drawn)]
+    return list({id(model): model for model in found}.values())
 
 
 def drawn(model: Model, axes: Mapping[str, str | None], rules: Rules, batch: int) -> list[Drawn]:

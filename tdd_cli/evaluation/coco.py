@@ -13,22 +13,28 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
-from tdd_cli.data.pictures import on_white
+from tdd_cli.data.pictures import decode, encoded
+from tdd_cli.data.rejects import Reject
 from tdd_cli.errors import DataError, MissingComponent
 from tdd_cli.evaluation.cache import cache_folder
-from tdd_cli.evaluation.protocol import EvalSet, Reference, text_hash
+from tdd_cli.evaluation.identity import contents_hash
+from tdd_cli.evaluation.protocol import EvalSet, Published, Reference, text_hash
 
 PREFIX = "A photo depicts "  # CLIPScore's (Hessel et al. 2021), DMD2's too
 PICTURES = {2014: 40_504, 2017: 5_000}  # of each year's validation set
 HUB = {2014: "lmms-lab/COCO-Caption", 2017: "lmms-lab/COCO-Caption2017"}
-KNOWN = "Published in this protocol, SD1.5: SiD-LSG 8.15, DMD2 8.35 (other lists of 30,000 captions: +- 0.1)"
+KNOWN = Published(
+    "fid",
+    "inception",
+    "Published in this protocol, SD1.5: SiD-LSG 8.15, DMD2 8.35 (other lists of 30,000 captions: +- 0.1)",
+)
 
 
 def coco30k(data: str | None) -> EvalSet:
     """30,000 captions of COCO 2014 val, one a picture, against all of its 40,504 pictures at 256 px."""
-    return _set("coco30k", 2014, data, n=30_000, side=256, notes=(KNOWN,))
+    return _set("coco30k", 2014, data, n=30_000, side=256, published=(KNOWN,))
 
 
 def coco10k(data: str | None) -> EvalSet:
@@ -46,18 +52,16 @@ def coco5k(data: str | None) -> EvalSet:
     return _set("coco5k", 2017, data, n=5_000, side=256, notes=("FID-5k: never to be mixed with FID-30k",))
 
 
-def _set(
-    name: str, year: int, data: str | None, *, n: int, side: int, notes: tuple[str, ...] = ()
-) -> EvalSet:
+def _set(name: str, year: int, data: str | None, *, n: int, side: int, **more: Any) -> EvalSet:
     captions, reference = open_coco(data, year)
-    return EvalSet(name, 1, captions, n, reference, side, prefix=PREFIX, complete=PICTURES[year], notes=notes)
+    return EvalSet(name, 1, captions, n, reference, side, prefix=PREFIX, complete=PICTURES[year], **more)
 
 
 def open_coco(data: str | None, year: int) -> tuple[tuple[str, ...], Reference]:
     """(one caption for each picture in the order of `by_hash`, all pictures) of a validation set."""
     given = [Path(data).expanduser()] if data else [Path("coco"), cache_folder() / "coco"]
     for root in given:
-        if root.is_dir():
+        if root.is_dir() and (data or _captions(root, year).is_file()):
             return _from_folder(root, year)
     if data and not re.fullmatch(r"[\w.-]+/[\w.-]+", data):
         raise DataError(f"there is no folder {data}", hint=layout(data, year))
@@ -102,15 +106,11 @@ class Files:
     def picture(self, index: int) -> Image.Image:
         """Picture `index`, RGB; DataError if it cannot be decoded."""
         path = self.paths[index]
-        try:
-            with Image.open(path) as image:
-                return on_white(image)
-        except (UnidentifiedImageError, OSError, ValueError, SyntaxError) as error:
-            raise DataError(f"{path}: the picture cannot be read ({error})") from None
+        return _decoded(str(path), str(path))
 
 
 def _from_folder(root: Path, year: int) -> tuple[tuple[str, ...], Reference]:
-    found = _annotations(root / "annotations" / f"captions_val{year}.json", str(root), year)
+    found = _annotations(_captions(root, year), str(root), year)
     names = {int(image["id"]): str(image["file_name"]) for image in found["images"]}
     first: dict[int, tuple[int, str]] = {}  # picture -> (the caption's id, caption), the smallest id
     for one in found["annotations"]:
@@ -124,9 +124,12 @@ def _from_folder(root: Path, year: int) -> tuple[tuple[str, ...], Reference]:
             f"{len(missing):,} of {len(paths):,} pictures are missing, the first {missing[0]}",
             hint=layout(str(root), year),
         )
-    sizes = [f"{path.name} {path.stat().st_size}" for path in paths]
     captions = tuple(first[i][1] for i in order if i in first)
-    return captions, Reference(Files(paths), f"COCO val{year}, all pictures", text_hash(sizes))
+    return captions, Reference(Files(paths), f"COCO val{year}, all pictures", contents_hash(paths, root))
+
+
+def _captions(root: Path, year: int) -> Path:
+    return root / "annotations" / f"captions_val{year}.json"
 
 
 def _annotations(path: Path, root: str, year: int) -> dict[str, Any]:
@@ -149,15 +152,23 @@ def _annotations(path: Path, root: str, year: int) -> dict[str, Any]:
 class Rows:
     """Pictures out of a table of the hub, in an order."""
 
-    rows: Any  # datasets.Dataset with a column image
+    rows: Any  # datasets.Dataset with a column image, left encoded
     order: Sequence[int]
 
     def __len__(self) -> int:
         return len(self.order)
 
     def picture(self, index: int) -> Image.Image:
-        """Picture `index`, RGB."""
-        return on_white(self.rows[self.order[index]]["image"])
+        """Picture `index`, RGB; DataError if it cannot be decoded."""
+        row = self.order[index]
+        return _decoded(self.rows[row]["image"], f"row {row}")
+
+
+def _decoded(cell: Any, where: str) -> Image.Image:
+    try:
+        return decode(*encoded(cell, where))
+    except Reject as reject:
+        raise DataError(str(reject), hint="Remove it or replace it.") from None
 
 
 def from_hub(repo: str, split: str) -> Any:
@@ -177,6 +188,8 @@ def from_hub(repo: str, split: str) -> Any:
 
 def _from_rows(rows: Any, repo: str, year: int) -> tuple[tuple[str, ...], Reference]:
     """As `_from_folder`, of a table with the columns image, answer (all captions) and file_name."""
+    from datasets import Image as Encoded
+
     lacks = {"image", "answer", "file_name"} - set(rows.column_names)
     if lacks:
         raise DataError(f"{repo} has no column {', '.join(sorted(lacks))}", hint=layout("coco", year))
@@ -186,4 +199,6 @@ def _from_rows(rows: Any, repo: str, year: int) -> tuple[tuple[str, ...], Refere
     answers = rows["answer"]
     captions = tuple(str(answers[row][0]).strip() for row in order)
     what = f"COCO val{year}, all pictures, from the hub's {repo}"
-    return captions, Reference(Rows(rows, order), what, text_hash(names[row] for row in order))
+    identity = text_hash([rows._fingerprint, *(names[row] for row in order)])  # of the revision downloaded
+    pictures = Rows(rows.cast_column("image", Encoded(decode=False)), order)
+    return captions, Reference(pictures, what, identity)

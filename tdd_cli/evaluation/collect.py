@@ -1,7 +1,7 @@
 """Pictures to evidence, shard by shard: resumable, shared out over processes, and no picture written.
 
 A shard is a safetensors file with what is kept of some rows: their features under each network, the seconds
-they took, their PSNR to the teacher's, and, where asked, the pictures themselves.
+they took in an environment, their PSNR to the teacher's, and, where asked, the pictures themselves.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -39,6 +40,7 @@ class Wanted:
     samples: bool = True  # keep small ones of the first rows
     pixels: bool = False  # keep the pictures: they are the teacher's
     target: Path | None = None  # shards of the teacher's pictures, for the PSNR
+    timed: str | None = None  # the environment whose seconds and memory are asked for, see environment.py
     save_to: Path | None = None  # a folder for the pictures as PNG files
 
     def keys(self, shard: int) -> set[str]:
@@ -48,9 +50,14 @@ class Wanted:
             self.psnr: self.target is not None,
             "samples": shard == 0 and self.samples,
         }
-        return {"rows", "seconds", "size", "peak", *(network.key for network in self.networks)} | {
+        return {"rows", "size", *self.times, *(network.key for network in self.networks)} | {
             key for key, asked in more.items() if asked
         }
+
+    @property
+    def times(self) -> tuple[str, ...]:
+        """What seconds and peak memory are kept under."""
+        return () if self.timed is None else (f"seconds-{self.timed}", f"peak-{self.timed}")
 
     @property
     def psnr(self) -> str:
@@ -75,8 +82,8 @@ class Evidence:
     asked: int
     size: tuple[int, int]  # height, width in pixels
     features: Mapping[str, Tensor]  # by features_key [N, D]
-    seconds: Tensor  # [N]
-    peak: int  # bytes of memory, 0 where unknown
+    seconds: Tensor | None = None  # [N]
+    peak: int = 0  # bytes of memory, 0 where unknown
     psnr: Tensor | None = None  # [N] dB, to the teacher's
     samples: Mapping[int, Image.Image] = field(default_factory=dict)  # by row
 
@@ -116,37 +123,58 @@ def fill(
         yield done
 
 
-def gather(count: int, wanted: Wanted, folder: Path, *, shard: int = SHARD) -> Evidence:
-    """The evidence of rows 0..count, whose shards are all there; DataError if no picture could be read."""
+def gather(
+    count: int, wanted: Wanted, folder: Path, *, shard: int = SHARD, whose: str = "the subject"
+) -> Evidence:
+    """The evidence of rows 0..count, whose shards are all there; DataError if no picture could be read.
+
+    whose  the subject's name, for messages
+    """
     parts = [load_file(shard_path(folder, rows)) for rows in _ranges(count, shard)]
     parts = [part for part in parts if len(part["rows"])]
     if not parts:
-        raise DataError("none of the pictures can be read", hint="Are they pictures at all?")
+        raise DataError(f"{whose}: none of the pictures can be read", hint="Are they pictures at all?")
     sizes = {(height, width) for part in parts for height, width in part["size"].tolist()}
-    _check_one_size(sizes)
+    _check_one_size(sizes, whose)
     keys = [network.key for network in wanted.networks]
     return Evidence(
         rows=torch.cat([part["rows"] for part in parts]),
         asked=count,
         size=next(iter(sorted(sizes))),
         features={key: torch.cat([part[key] for part in parts]) for key in keys},
-        seconds=torch.cat([part["seconds"] for part in parts]),
-        peak=max(int(part["peak"]) for part in parts),
+        **_timed(parts, *wanted.times),
         psnr=torch.cat([part[wanted.psnr] for part in parts]) if wanted.target else None,
-        samples={
-            row: Image.fromarray(pixels.numpy())
-            for row, pixels in zip(parts[0]["rows"].tolist(), parts[0].get("samples", ()), strict=False)
-        },
+        samples=_samples(parts[0]),
     )
 
 
-def _check_one_size(sizes: Collection[tuple[int, int]]) -> None:
+def samples(folder: Path, count: int) -> dict[int, Image.Image]:
+    """The small pictures kept of the first of `count` rows, by row; none where their shard is not there."""
+    path = shard_path(folder, _ranges(count, SHARD)[0])
+    return _samples(load_file(path)) if "samples" in _keys(path) else {}
+
+
+def _samples(part: Mapping[str, Tensor]) -> dict[int, Image.Image]:
+    pictures = zip(part["rows"].tolist(), part.get("samples", ()), strict=False)
+    return {row: Image.fromarray(pixels.numpy()) for row, pixels in pictures}
+
+
+def _timed(parts: Sequence[Mapping[str, Tensor]], seconds: str = "", peak: str = "") -> dict[str, Any]:
+    """What Evidence knows of time and memory, kept under these names."""
+    if not seconds:
+        return {}
+    most = max(int(part[peak]) for part in parts)
+    return {"seconds": torch.cat([part[seconds] for part in parts]), "peak": most}
+
+
+def _check_one_size(sizes: Collection[tuple[int, int]], whose: str) -> None:
     """DataError where pictures, cropped and resized as the set says, are of several (height, width)."""
     if len(sizes) > 1:
         shown = ", ".join(f"{width} x {height}" for height, width in sorted(sizes)[:4])
         raise DataError(
-            f"the pictures have {len(sizes)} different sizes ({shown}{', ...' if len(sizes) > 4 else ''})",
-            hint="Crop and resize all of them: --resize N (pixels).",
+            f"{whose}: the pictures have {len(sizes)} different sizes "
+            f"({shown}{', ...' if len(sizes) > 4 else ''})",
+            hint="Make them one size; for the set folder:DIR, --resize N (pixels) crops and resizes all.",
         )
 
 
@@ -172,7 +200,7 @@ def _shard(
     subject: Subject, number: int, rows: range, wanted: Wanted, kept: Mapping[str, Tensor]
 ) -> dict[str, Tensor]:
     """What the shard lacks, of pictures that were kept, or that are drawn or read now."""
-    if "pixels" in kept and wanted.save_to is None:
+    if "pixels" in kept and wanted.save_to is None and set(wanted.times) <= set(kept):
         shots, found = _kept_shots(kept), dict[str, Tensor]()
     else:
         shots, found = _new_shots(subject, rows, wanted)
@@ -204,16 +232,16 @@ def _new_shots(subject: Subject, rows: range, wanted: Wanted) -> tuple[list[Shot
     """(the rows' pictures, cropped and resized; what is known of their making)."""
     reset_peak()
     shots = list(subject.shots(rows))
-    peak = peak_bytes()
+    cost = (torch.tensor([shot.seconds for shot in shots]), torch.tensor(peak_bytes()))
     if wanted.save_to is not None:
         for shot in shots:
             save_png(shot.image, wanted.png(shot.row))
     shots = [replace(shot, image=frame(shot.image, wanted.side)) for shot in shots]
+    _check_one_size({(shot.image.height, shot.image.width) for shot in shots}, subject.label)
     return shots, {
         "rows": torch.tensor([shot.row for shot in shots], dtype=torch.int64),
-        "seconds": torch.tensor([shot.seconds for shot in shots]),
+        **dict(zip(wanted.times, cost, strict=False)),
         "size": torch.tensor([shot.image.size[::-1] for shot in shots], dtype=torch.int64).view(-1, 2),
-        "peak": torch.tensor(peak),
     }
 
 
@@ -244,8 +272,7 @@ def _psnr(images: Sequence[Image.Image], shots: Sequence[Shot], target: Mapping[
 
 
 def _stack(images: Sequence[Image.Image]) -> Tensor:
-    """Pictures of one size as bytes [N, H, W, 3]; DataError where they are of several."""
-    _check_one_size({(image.height, image.width) for image in images})
+    """Pictures of one size as bytes [N, H, W, 3]."""
     return torch.from_numpy(np.stack([np.array(image) for image in images])) if images else torch.empty(0)
 
 

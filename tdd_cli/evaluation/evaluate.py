@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import itertools
 import os
-import platform
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -16,14 +15,15 @@ import torch
 
 from tdd_cli.errors import DataError
 from tdd_cli.evaluation.collect import SAMPLES, Evidence, Wanted, fill, gather
+from tdd_cli.evaluation.environment import environment, environment_key
 from tdd_cli.evaluation.metrics import METRICS, Case, check, check_network
 from tdd_cli.evaluation.networks import Network, load_network
 from tdd_cli.evaluation.protocol import EvalSet, Rules, record_hash, text_hash
 from tdd_cli.evaluation.reference import Real
+from tdd_cli.evaluation.remarks import remarks
 from tdd_cli.evaluation.results import Entry, Result, measures_of
 from tdd_cli.evaluation.subjects import Drawn, Subject
 from tdd_cli.processes import PATIENCE, check_met
-from tdd_cli.run import versions
 from tdd_cli.student import fastest
 
 
@@ -88,6 +88,12 @@ class Plan:
     baselines: Sequence[Subject] = ()  # measured too, and compared with
     pictures: Path | None = None  # where to save pictures
 
+    @property
+    def every(self) -> list[Subject]:
+        """The baselines, then the subjects that are none."""
+        compared = [base.record() for base in self.baselines]
+        return [*self.baselines, *(each for each in self.subjects if each.record() not in compared)]
+
 
 def choose_networks(
     metrics: Sequence[str],
@@ -135,34 +141,38 @@ def evaluate(plan: Plan, worker: Worker) -> Iterator[Progress | Entry]:
         teacher = gather(rules.n, wanted, target) if worker.index == 0 else None
         plan.teacher.model.release()
     every = _networks(plan, plan.metrics)
-    subjects = [*plan.baselines, *plan.subjects]
+    subjects = plan.every
     for subject, following in zip(subjects, [*subjects[1:], None], strict=True):
         save_to = plan.pictures and plan.pictures / f"{subject.label}-{record_hash(subject.record())[:8]}"
-        wanted = Wanted(every, rules.set.side, target=target, save_to=save_to)
+        timed = environment_key(place_of(subject)) if "speed" in plan.metrics else None
+        wanted = Wanted(every, rules.set.side, target=target, timed=timed, save_to=save_to)
         folder = shards_of(subject, plan)
         filling = fill(subject, rules.n, wanted, folder, worker=worker.place)
         title = subject.title if isinstance(subject, Drawn) else subject.label
         yield from filled(title, filling, rules.n)
         if worker.index == 0:
-            yield _entry(plan, subject, gather(rules.n, wanted, folder), real, teacher)
+            ours = gather(rules.n, wanted, folder, whose=subject.label)
+            yield _entry(plan, subject, ours, real, teacher)
         if isinstance(subject, Drawn) and subject.model is not getattr(following, "model", None):
             subject.model.release()
 
 
-def result_of(plan: Plan, entries: Sequence[Entry], device: torch.device | str) -> Result:
+def place_of(subject: Subject) -> dict[str, Any]:
+    """The environment that its pictures are measured in."""
+    return environment(subject.batch if isinstance(subject, Drawn) else None)
+
+
+def result_of(plan: Plan, entries: Sequence[Entry]) -> Result:
     """The entries with the record of how they were measured."""
     rules, teacher = plan.rules, plan.teacher
+    measures = measures_of(plan.metrics, plan.networks, teacher.record() if teacher else None)
+    places = [place_of(subject) for subject in plan.every] if entries else []
     return Result(
         protocol=rules.record(),
         protocol_sha256=rules.sha256,
-        remarks=rules.remarks(),
-        measures=measures_of(plan.metrics, plan.networks, teacher.record() if teacher else None),
-        environment={
-            "versions": versions(),
-            "device": str(device),
-            "platform": platform.platform(),
-            "threads": torch.get_num_threads(),
-        },
+        remarks=remarks(rules, measures, entries),
+        measures=measures,
+        environments={environment_key(place): place for place in places},
         entries=list(entries),
         captions=list(rules.captions[:SAMPLES]),
         created=datetime.now().astimezone().isoformat(timespec="seconds"),
@@ -198,17 +208,21 @@ def _entry(
     figures: dict[str, Any] = {}
     for metric in plan.metrics:
         needs = METRICS[metric].needs
-        check(metric, len(ours.rows), real=len(real.evidence.rows) if real and needs == "real" else None)
+        readable = len(real.evidence.rows) if real and needs == "real" else None
+        check(metric, len(ours.rows), real=readable, whose=subject.label)
         captions = [rules.set.prefix + caption for caption in rules.captions]
         case = Case(ours, captions, calls, plan.networks.get(metric), real, teacher)
         figures |= METRICS[metric].compute(case)
+    place = environment_key(place_of(subject))
     return Entry(
         subject.label,
         subject.record(),
         len(ours.rows),
         ours.unreadable,
-        figures,
+        {name: replace(figure, environment=place) for name, figure in figures.items()},
+        reference_unreadable=real.evidence.unreadable if real else 0,
         baseline=any(subject is base for base in plan.baselines),
+        shards=shards_of(subject, plan).name,
         samples=ours.samples,
     )
 

@@ -3,23 +3,33 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
 import torch
 
+STATUS, CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")  # of Linux; see proc(5)
+
 
 def reset_peak() -> None:
-    """Count the GPU's peak from here; a process's own cannot be reset."""
+    """Count from here: the GPU's peak, or the process's, where the system can forget it."""
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
+    elif CLEAR.exists():
+        try:
+            CLEAR.write_text("5")
+        except OSError:  # a container may forbid it: the peak is then that of all the process did
+            return
 
 
 def peak_bytes() -> int:
-    """Of the GPU since the last reset, else of the whole process so far; 0 where that is unknown."""
+    """Of the GPU, else of the whole process, since the last reset; 0 where that is unknown."""
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated()
+    if STATUS.exists():
+        lines = STATUS.read_text("utf-8").splitlines()
+        return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM")), 0)
     if sys.platform == "win32":
         return 0
     import resource
 
-    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return most if sys.platform == "darwin" else most * 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # bytes on macOS

@@ -27,6 +27,7 @@ class Figure:
     value: float
     low: float | None = None
     high: float | None = None
+    environment: str = ""  # where it was measured, a key of Result.environments
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,7 @@ class Column:
     title: str
     better: Literal["lower", "higher", "neither"]
     digits: int = 2
+    ratio: bool = True  # whether a change is told in percent; else as a difference: of what may be 0 or less
 
 
 @dataclass(frozen=True)
@@ -128,6 +130,7 @@ def speed(case: Case) -> dict[str, Figure]:
     """What a picture costs: the middle of the seconds, so that the first batch's warm-up does not count."""
     if case.calls is None:  # nobody drew it here
         return {}
+    assert case.ours.seconds is not None
     seconds = case.ours.seconds.median().item()
     found = {"seconds": seconds, "calls": float(case.calls), "per_second": 1 / max(seconds, 1e-9)}
     if case.ours.peak:
@@ -135,19 +138,26 @@ def speed(case: Case) -> dict[str, Figure]:
     return {name: Figure(value) for name, value in found.items()}
 
 
-def check(metric: str, count: int, *, real: int | None) -> None:
-    """DataError where a set is too small for a metric, or has not what it needs."""
+def check(metric: str, count: int, *, real: int | None, whose: str = "drawn") -> None:
+    """DataError where there are too few pictures for a metric, or not what it needs.
+
+    count, real  how many are measured, and how many real ones there are; None for a set without
+    """
     needs, least = METRICS[metric].needs, METRICS[metric].least
     if needs == "real" and real is None:
         raise DataError(
             f"{metric} compares with real pictures, and the set has none",
             hint="Use a set with pictures, or the metrics clip, teacher and speed.",
         )
-    fewest = min(count, real) if needs == "real" and real is not None else count
-    if fewest < least:
+    if needs == "real" and real is not None and real < least:
         raise DataError(
-            f"{metric} needs at least {least} pictures on each side, and there are {fewest}",
-            hint="Raise --n, or use a larger set.",
+            f"{metric} needs at least {least} real pictures, and the set has {real} that can be read",
+            hint="Use a larger set.",
+        )
+    if count < least:
+        raise DataError(
+            f"{metric} needs at least {least} pictures, and there are {count} of {whose}",
+            hint="Raise --n where the set has more captions; else use a larger set.",
         )
 
 
@@ -183,7 +193,7 @@ METRICS: dict[str, Metric] = {
         "Frechet distance, unbiased covariances",
     ),
     "kid": Metric(
-        kid, {"kid": Column("KID x1000", "lower")}, "inception", "real", 10,
+        kid, {"kid": Column("KID x1000", "lower", ratio=False)}, "inception", "real", 10,
         "1000 x unbiased polynomial MMD^2, all pairs; 95 % by bootstrap of first-order shares",
     ),
     "is": Metric(
@@ -204,7 +214,10 @@ METRICS: dict[str, Metric] = {
     ),
     "teacher": Metric(
         teacher,
-        {"psnr": Column("PSNR to teacher", "higher"), "distance": Column("distance to teacher", "lower", 3)},
+        {
+            "psnr": Column("PSNR to teacher", "higher", ratio=False),
+            "distance": Column("distance to teacher", "lower", 3),
+        },
         "inception", "teacher", 2,
         "same captions and noise: PSNR of pixels; Euclidean distance of features over that of the teacher's "
         "neighbouring pictures; 95 % by bootstrap",
@@ -217,7 +230,8 @@ METRICS: dict[str, Metric] = {
             "per_second": Column("pictures/s", "higher"),
             "memory": Column("memory, GiB", "lower"),
         },
-        what="network calls and seconds a picture (median; drawing only), peak memory",
+        what="network calls and seconds a picture (median; drawing only); peak memory of the GPU while "
+        "drawing, or of the whole process where there is none",
     ),
 }  # fmt: skip
 

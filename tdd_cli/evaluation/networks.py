@@ -125,7 +125,7 @@ def pretrained(name: str, device: torch.device) -> Network:
         prepare,
         partial(_image_features, net) if joint else partial(_pooled, net),
         partial(F.normalize, dim=1) if joint else None,
-        partial(_text_features, net, _from_tokenizer(name)) if joint else None,
+        partial(_text_features, net, _tokenizer(name, net)) if joint else None,
     )
 
 
@@ -163,10 +163,17 @@ def _model(name: str) -> nn.Module:
     return net
 
 
-def _from_tokenizer(name: str) -> Any:
+def _tokenizer(name: str, net: Any) -> Any:
+    """The tokenizer of a network that reads captions; UsageError where its files are not there."""
     from transformers import AutoTokenizer
 
-    return _from(AutoTokenizer, name)
+    found = _from(AutoTokenizer, name)
+    if 2 * len(found) < net.config.text_config.vocab_size:  # transformers makes an empty one without a word
+        raise UsageError(
+            f"{name} has no tokenizer: {len(found)} words of {net.config.text_config.vocab_size:,} are known",
+            hint="Put tokenizer.json, or vocab.json and merges.txt, beside the weights.",
+        )
+    return found
 
 
 def _from(kind: Any, name: str, **options: Any) -> Any:

@@ -35,6 +35,15 @@ class Reference:
 
 
 @dataclass(frozen=True)
+class Published:
+    """What others have published in a set's protocol, with one metric of one network."""
+
+    metric: str
+    network: str
+    what: str
+
+
+@dataclass(frozen=True)
 class EvalSet:
     """A named set as opened: all it holds, before n is chosen."""
 
@@ -48,6 +57,7 @@ class EvalSet:
     prefix: str = ""  # before a caption when it is compared with a picture
     complete: int | None = None  # reference pictures the full protocol has
     notes: tuple[str, ...] = ()  # what its figures may be compared with
+    published: tuple[Published, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -81,25 +91,6 @@ class Rules:
     def sha256(self) -> str:
         """The protocol's hash: equal where figures may be compared."""
         return record_hash(self.record())
-
-    def remarks(self) -> list[str]:
-        """What a reader must know before comparing a figure."""
-        found = list(self.set.notes)
-        if self.n != self.set.n:
-            found.append(
-                f"{self.n:,} pictures instead of the protocol's {self.set.n:,}: compare at equal n only"
-            )
-        if self.n < 10_000:
-            found.append(
-                f"n = {self.n:,}: FID is biased upwards below 10,000 pictures; compare at equal n only"
-            )
-        known, complete = self.set.reference, self.set.complete
-        if known and complete and len(known.pictures) != complete:
-            found.append(
-                f"{len(known.pictures):,} reference pictures instead of {complete:,}: not comparable with "
-                f"published figures"
-            )
-        return found
 
 
 def choose(found: EvalSet, n: int | None, *, seed: int = 0) -> Rules:

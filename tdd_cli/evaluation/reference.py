@@ -40,7 +40,9 @@ class Real:
     def evidence(self) -> Evidence:
         """The features and the sizes, read once."""
         if self._evidence is None:
-            self._evidence = gather(len(self.reference.pictures), self.wanted, self.folder, shard=SHARD)
+            self._evidence = gather(
+                len(self.reference.pictures), self.wanted, self.folder, shard=SHARD, whose="the set"
+            )
         return self._evidence
 
     def features(self, network: Network) -> Tensor:

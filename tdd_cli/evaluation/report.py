@@ -5,14 +5,27 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from PIL import Image
 
 from tdd_cli.evaluation.metrics import COLUMNS, METRICS
 from tdd_cli.evaluation.plot import Line, Point, plot
+from tdd_cli.evaluation.protocol import record_hash
 from tdd_cli.evaluation.results import Entry, Result
-from tdd_cli.evaluation.table import SETTINGS, heading, plain, rows, settings_shown
+from tdd_cli.evaluation.table import EQUAL, is_capped, ordered, rows
+from tdd_cli.evaluation.wording import (
+    SETTINGS,
+    heading,
+    label_of,
+    marks,
+    setting,
+    settings_said,
+    settings_shown,
+    subject_key,
+    words,
+)
 from tdd_cli.files import write_atomic
 
 TEMPLATE = Path(__file__).with_name("report.html.j2")
@@ -29,6 +42,7 @@ def page(result: Result) -> str:
     import jinja2
 
     environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    environment.filters["words"] = words
     template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
     shown = rows(result)
     return template.render(
@@ -37,15 +51,47 @@ def page(result: Result) -> str:
         settings=[SETTINGS[name] for name in settings_shown(result)],
         columns=["\u00a0".join(heading(name).rsplit(" ", 1)) for name in result.columns()],
         rows=shown,
+        said=settings_said(result),
         intervals=any(cell and cell.interval for row in shown for cell in row.cells),
         changes=any(cell and cell.change for row in shown for cell in row.cells),
+        best=any(cell and cell.best for row in shown for cell in row.cells),
+        equal=any(cell and cell.text == EQUAL for row in shown for cell in row.cells),
+        marked=any(row.mark for row in shown),
+        baselines=sum(row.baseline for row in shown),
         plots=plots(result),
         samples=[
             (title(entry, result), {row: _embedded(image) for row, image in entry.samples.items()})
-            for entry in result.entries
+            for entry in ordered(result.entries)
             if entry.samples
         ],
+        subjects=subjects(result),
+        places=places(result),
     )
+
+
+def subjects(result: Result) -> dict[str, str]:
+    """Whose pictures were measured: the name in the table, and what identifies it."""
+    mark = marks(result.entries)
+    return {
+        label_of(entry, mark): words(
+            {key: value for key, value in entry.subject.items() if key != "sampling"}
+        )
+        for entry in ordered(result.entries)
+    }
+
+
+def places(result: Result) -> dict[str, str]:
+    """What the figures were measured on, and, where that was several, whose."""
+    mark, found = marks(result.entries), {}
+    for key, record in result.environments.items():
+        measured = dict.fromkeys(
+            label_of(entry, mark)
+            for entry in ordered(result.entries)
+            if any(figure.environment == key for figure in entry.figures.values())
+        )
+        several = len(result.environments) > 1 and measured
+        found[key] = words(record) + (f". Figures of {', '.join(measured)}" if several else "")
+    return found
 
 
 def plots(result: Result) -> list[str]:
@@ -62,31 +108,59 @@ def plots(result: Result) -> list[str]:
     return found
 
 
+@dataclass
+class _Group:
+    """The entries of one line, while they are gathered."""
+
+    first: Entry
+    points: list[Point] = field(default_factory=list)
+    capped: int = 0  # entries whose pictures are the teacher's: no scale holds them
+
+
 def lines_of(result: Result, name: str, axis: str) -> list[Line]:
     """A line for each subject and combination of its other settings; baselines with one value as levels."""
-    others = [setting for setting in settings_shown(result) if setting != axis]
-    groups: dict[tuple[bool, str], list[Point]] = {}
-    for entry in result.entries:
+    shown = settings_shown(result)
+    others = [each for each in shown if each != axis]
+    mark = marks(result.entries)
+    groups: dict[tuple[bool, str, str], _Group] = {}
+    for entry in ordered(result.entries):
         x = entry.sampling.get(axis)
         if name not in entry.figures or not isinstance(x, (int, float)):
             continue
         figure = entry.figures[name]
-        key = (entry.baseline, _named(entry, others))
-        groups.setdefault(key, []).append(Point(float(x), figure.value, figure.low, figure.high))
-    return [
-        Line(label, sorted(points, key=lambda point: point.x), level=baseline and len(points) == 1)
-        for (baseline, label), points in sorted(groups.items(), key=lambda item: item[0][0])
-    ]
+        rest = {key: value for key, value in entry.sampling.items() if key != axis}
+        group = groups.setdefault((entry.baseline, subject_key(entry), record_hash(rest)), _Group(entry))
+        if is_capped(name, figure):
+            group.capped += 1
+        else:
+            group.points.append(Point(float(x), figure.value, figure.low, figure.high))
+    found = []
+    for (baseline, subject, _), group in sorted(groups.items(), key=lambda item: item[0][0]):
+        level = baseline and len(group.points) + group.capped == 1
+        label = _named(group.first, shown if level else others, mark)
+        found.append(
+            Line(
+                label + (": equal pictures, off the scale" if group.capped else ""),
+                sorted(group.points, key=lambda point: point.x),
+                level=level,
+                group=subject,
+            )
+        )
+    return found
 
 
 def title(entry: Entry, result: Result) -> str:
     """An entry's name with the settings that tell it from the others."""
-    return _named(entry, settings_shown(result))
+    return _named(entry, settings_shown(result), marks(result.entries))
 
 
-def _named(entry: Entry, settings: Sequence[str]) -> str:
-    shown = [f"{SETTINGS[name]} {plain(entry.sampling[name])}" for name in settings if name in entry.sampling]
-    return ", ".join([entry.label, *shown])
+def _named(entry: Entry, settings: Sequence[str], mark: dict[str, str]) -> str:
+    shown = [
+        f"{SETTINGS[name]} {setting(name, entry.sampling[name])}"
+        for name in settings
+        if name in entry.sampling
+    ]
+    return ", ".join([label_of(entry, mark), *shown])
 
 
 def _embedded(image: Image.Image) -> str:

@@ -11,12 +11,13 @@ from typing import Any
 from PIL import Image
 
 from tdd_cli.errors import UsageError
+from tdd_cli.evaluation.collect import samples
 from tdd_cli.evaluation.metrics import COLUMNS, METRICS, Figure
 from tdd_cli.evaluation.protocol import record_hash
 from tdd_cli.files import write_atomic
 
-FORMAT = 1
-FILE = "eval.json"
+FORMAT = 2
+FILE, SHARDS = "eval.json", "shards"
 
 
 @dataclass(frozen=True)
@@ -28,8 +29,16 @@ class Entry:
     n: int  # readable pictures
     unreadable: int
     figures: Mapping[str, Figure]
+    reference_unreadable: int = 0  # of the set's real pictures, where it was compared with them
     baseline: bool = False
+    apart: str = ""  # how it was measured otherwise than the result it stands in, where --force put it there
+    shards: str = ""  # the folder of its shards, beside eval.json
     samples: Mapping[int, Image.Image] = field(default_factory=dict, compare=False)  # by caption; not saved
+
+    @property
+    def key(self) -> str:
+        """What identifies the subject."""
+        return record_hash(self.subject)
 
     @property
     def sampling(self) -> Mapping[str, Any]:
@@ -45,7 +54,7 @@ class Result:
     protocol_sha256: str
     remarks: Sequence[str]
     measures: Mapping[str, Mapping[str, Any]]  # metric -> what was computed, with which weights
-    environment: Mapping[str, Any]
+    environments: Mapping[str, Mapping[str, Any]]  # what figures were measured on
     entries: Sequence[Entry]
     captions: Sequence[str] = field(default_factory=list)  # of the samples
     created: str = ""
@@ -61,14 +70,7 @@ class Result:
     def dumps(self) -> str:
         """As JSON."""
         entries = [
-            {
-                "label": entry.label,
-                "baseline": entry.baseline,
-                "n": entry.n,
-                "unreadable": entry.unreadable,
-                "figures": {name: asdict(figure) for name, figure in entry.figures.items()},
-                "subject": dict(entry.subject),
-            }
+            {key: value for key, value in asdict(replace(entry, samples={})).items() if key != "samples"}
             for entry in self.entries
         ]
         known = {key: value for key, value in vars(self).items() if key != "entries"}
@@ -109,28 +111,53 @@ def check_alike(new: Result, old: Result) -> None:
         )
 
 
-def join(new: Result, old: Result, *, baseline: bool = False) -> Result:
-    """The new result with the old one's entries; a subject that is in both is the new one, with all figures.
+def join(new: Result, old: Result) -> Result:
+    """The new result with the entries of an old one that was measured alike.
 
-    Where they were not measured alike, a remark says so; see `check_alike`. `baseline` makes the old entries
-    what the new ones are compared with.
+    A subject that is in both is the new one, with the figures of both. The baselines are those of the new
+    result, if it has any: old ones are then subjects like others, and what is not comparable goes.
     """
-    problem = difference(new, old)
-    ours = {record_hash(entry.subject): entry for entry in new.entries}
-    theirs = {record_hash(entry.subject): entry for entry in old.entries}
-    kept = [
-        replace(entry, baseline=entry.baseline or baseline)
-        for key, entry in theirs.items()
-        if key not in ours
-    ]
+    again = any(entry.baseline for entry in new.entries)
+    before = [replace(entry, baseline=False) if again else entry for entry in old.entries]
+    theirs = {entry.key: entry for entry in before if not entry.apart}
+    measured = {entry.key for entry in new.entries}
+    if again:
+        kept = [entry for key, entry in theirs.items() if key not in measured]
+    else:
+        kept = [entry for entry in before if entry.baseline or entry.key not in measured]
     fresh = [
-        replace(entry, figures={**(theirs[key].figures if key in theirs else {}), **entry.figures})
-        for key, entry in ours.items()
+        replace(entry, figures={**theirs[entry.key].figures, **entry.figures})
+        if entry.key in theirs
+        else entry
+        for entry in new.entries
     ]
-    remarks = list(new.remarks)
-    if problem:
-        remarks.insert(0, f"Not comparable, shown together by --force: {problem}")
-    return replace(new, entries=[*kept, *fresh], remarks=remarks, measures={**old.measures, **new.measures})
+    return _with(replace(new, entries=fresh), kept, old)
+
+
+def compared(new: Result, past: Result) -> Result:
+    """The new result with a past one's entries as baselines; what was measured otherwise is marked so."""
+    problem = difference(new, past) or ""
+    baselines = [replace(entry, baseline=True, apart=entry.apart or problem) for entry in past.entries]
+    return _with(new, baselines, past)
+
+
+def with_samples(result: Result, folder: Path) -> Result:
+    """A result that was read back, with the small pictures that its folder keeps."""
+    entries = [
+        replace(entry, samples=samples(folder / SHARDS / entry.shards, result.protocol["n"]))
+        for entry in result.entries
+    ]
+    return replace(result, entries=entries)
+
+
+def _with(result: Result, entries: Sequence[Entry], of: Result) -> Result:
+    """The result with further entries, and all that is known of how they were measured."""
+    return replace(
+        result,
+        entries=[*entries, *result.entries],
+        measures={**of.measures, **result.measures},
+        environments={**of.environments, **result.environments},
+    )
 
 
 def difference(new: Result, old: Result) -> str | None:
@@ -152,8 +179,8 @@ def _differing(new: Mapping[str, Any], old: Mapping[str, Any]) -> str:
 
 
 def baseline_of(entry: Entry, entries: Iterable[Entry]) -> Entry | None:
-    """The baseline an entry is compared with: of the same steps and guidance, else the first."""
-    bases = [other for other in entries if other.baseline]
+    """The baseline, measured alike, of an entry: of its steps and guidance, else the first."""
+    bases = [other for other in entries if other.baseline and not other.apart]
     if entry.baseline or not bases:
         return None
     wanted = [entry.sampling.get(key) for key in ("steps", "guidance")]

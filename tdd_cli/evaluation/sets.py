@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import hashlib
 import inspect
 from collections.abc import Callable
 from functools import cached_property
@@ -17,6 +16,7 @@ from tdd_cli.data.sources import Columns
 from tdd_cli.errors import DataError, MissingComponent, TddError, UsageError
 from tdd_cli.evaluation import coco
 from tdd_cli.evaluation.cache import cache_folder
+from tdd_cli.evaluation.identity import file_hash, fingerprint
 from tdd_cli.evaluation.protocol import EvalSet, Reference, text_hash
 from tdd_cli.pictures import to_images
 from tdd_cli.recipe_keys import did_you_mean
@@ -65,7 +65,7 @@ def emoji(data: str | None) -> EvalSet:
         reference=Reference(
             Displaced(found.images[order]),
             f"all bundled emoji, displaced with seed 0 ({chosen})",
-            text_hash([hashlib.sha256(DATA.read_bytes()).hexdigest(), repr(chosen)]),
+            text_hash([file_hash(DATA), repr(chosen)]),
         ),
         side=IMAGE_SIZE,
         features={"fid": "emoji", "kid": "emoji", "clip": "emoji", "teacher": "emoji"},
@@ -104,14 +104,12 @@ def folder(path: str, side: int | None) -> EvalSet:
     source = tables.folder(Path(path), Columns())
     generator = Generator().manual_seed(0)
     texts = tuple(source.caption(i, generator) for i in range(len(source)))
-    files = sorted(file for file in Path(path).rglob("*") if file.is_file())
-    listed = [f"{file.relative_to(path)} {file.stat().st_size}" for file in files]
     return EvalSet(
         name="folder",
         version=1,
         captions=texts,
         n=len(texts),
-        reference=Reference(source, "all pictures of the folder", text_hash(listed)),
+        reference=Reference(source, "all pictures of the folder", fingerprint(Path(path))),
         side=side,
         notes=("A set of your own: comparable with figures of the same folder only",),
     )

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,16 +13,17 @@ from PIL import Image
 from tdd_cli.core.guidance import Network
 from tdd_cli.errors import DataError
 from tdd_cli.evaluation.coco import Files
-from tdd_cli.evaluation.protocol import Pictures, Rules, text_hash
+from tdd_cli.evaluation.identity import contents_hash, fingerprint
+from tdd_cli.evaluation.protocol import Pictures, Rules
+from tdd_cli.families import family_class
 from tdd_cli.families.base import Family
+from tdd_cli.families.loading import bundled, find_model, weights_variant
+from tdd_cli.families.lora_file import read_metadata
 from tdd_cli.generate import Sampling, generate
 from tdd_cli.run import Inference
-from tdd_cli.student import load, load_with_teacher, whole
+from tdd_cli.student import load, load_with_teacher, precision, whole
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp"}
-CONTENT_LIMIT = (
-    256 * 2**20
-)  # bytes; weights up to here are told apart by content, larger ones by size and time
 
 
 @dataclass(frozen=True)
@@ -54,6 +54,15 @@ class Model:
 
     def __init__(self, name: str, inference: Inference, weights: Path | None) -> None:
         self.name, self.inference, self.weights = name, inference, weights
+
+    def check(self) -> None:
+        """Raises what loading would, of files that are missing or of another kind; downloads a hub model."""
+        how, family = self.inference, family_class(self.inference.family)
+        find_model(how.model, how.family, family.parts, dtype=precision())
+        if self.weights and how.student == "lora":
+            read_metadata(self.weights)
+        elif self.weights:
+            weights_variant(self.weights, precision())
 
     @cached_property
     def fused(self) -> tuple[Family, None]:
@@ -155,30 +164,12 @@ def image_folder(folder: Path) -> Stored:
     paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
     if not paths:
         raise DataError(f"{folder} holds no pictures", hint=f"It needs {', '.join(sorted(SUFFIXES))} files.")
-    return Stored(folder.name, Files(paths), fingerprint(folder))
+    return Stored(folder.resolve().name, Files(paths), contents_hash(paths, folder))
 
 
 def base_folder(model: str) -> Path | None:
     """Where a model's files are, if they are on this machine by path."""
-    from tdd_cli.families.loading import bundled
-
     if model.startswith("bundled:"):
         return bundled(model)
     path = Path(model).expanduser()
     return path if path.exists() else None
-
-
-def fingerprint(path: Path) -> str:
-    """A hash of a file's, or a folder's files', content; of sizes and times where that is large."""
-    files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
-    return text_hash(_fingerprints(path, files))
-
-
-def _fingerprints(root: Path, files: Sequence[Path]) -> Iterator[str]:
-    small = sum(file.stat().st_size for file in files) <= CONTENT_LIMIT
-    for file in files:
-        stat = file.stat()
-        content = (
-            hashlib.sha256(file.read_bytes()).hexdigest() if small else f"{stat.st_size} {stat.st_mtime_ns}"
-        )
-        yield f"{file.relative_to(root)} {content}"

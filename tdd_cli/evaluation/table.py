@@ -1,27 +1,18 @@
-"""Results as a table, for the terminal and the report: its columns, its cells, and what is best."""
+"""Results as rows of cells, for the terminal, the report and the model card: what is best, what changed."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
-
+from tdd_cli.evaluation.collect import BEST_PSNR
 from tdd_cli.evaluation.metrics import COLUMNS, Figure
 from tdd_cli.evaluation.results import Entry, Result, baseline_of, best
+from tdd_cli.evaluation.wording import marks, number, setting, settings_shown, subject_key
 
-SETTINGS = {  # of Sampling: what a column is called; shown are steps, and those that differ between entries
-    "steps": "steps",
-    "guidance": "guidance",
-    "eta": "eta",
-    "schedule": "schedule",
-    "clip_x0": "clip x0",
-    "guidance_mode": "guidance mode",
-    "grid": "grid",
-}
+CAPS = {"psnr": BEST_PSNR}  # figure -> its value for equal pictures, which stands for infinity
+TIMED = ("seconds", "per_second", "memory")  # what another machine has otherwise
+EQUAL = "equal"  # what is shown instead
 
 
 @dataclass(frozen=True)
@@ -44,70 +35,61 @@ class Row:
     cells: list[Cell | None]
     n: int
     unreadable: int
-
-
-def settings_shown(result: Result) -> list[str]:
-    """The sampling settings worth a column."""
-    drawn = [entry.sampling for entry in result.entries if entry.sampling]
-    return [
-        name
-        for name in SETTINGS
-        if drawn and (name == "steps" or len({str(each.get(name)) for each in drawn}) > 1)
-    ]
+    mark: str = ""  # tells subjects of one label apart
+    again: bool = False  # the row before is of the same subject
+    apart: str = ""  # how it was measured otherwise than the others
 
 
 def rows(result: Result) -> list[Row]:
-    """Every entry, the baselines first."""
+    """Every entry, the baselines first and each subject's together, by steps and guidance."""
     columns, settings = result.columns(), settings_shown(result)
-    ours = [entry for entry in result.entries if not entry.baseline]
-    tops = {name: best(name, ours) for name in columns}
-    ordered = sorted(result.entries, key=lambda entry: not entry.baseline)
-    return [
-        Row(
-            entry.label,
-            entry.baseline,
-            [plain(entry.sampling.get(name)) for name in settings],
-            [_cell(name, entry, result.entries, tops[name]) for name in columns],
-            entry.n,
-            entry.unreadable,
+    ours = [entry for entry in result.entries if not entry.baseline and not entry.apart]
+    tops = {name: best(name, ours) if _choice(name, ours) else None for name in columns}
+    mark, found = marks(result.entries), list[Row]()
+    before = None
+    for entry in ordered(result.entries):
+        key = (entry.baseline, subject_key(entry))
+        found.append(
+            Row(
+                entry.label,
+                entry.baseline,
+                [setting(name, entry.sampling.get(name)) for name in settings],
+                [_cell(name, entry, result.entries, tops[name]) for name in columns],
+                entry.n,
+                entry.unreadable,
+                mark[subject_key(entry)],
+                key == before,
+                entry.apart,
+            )
         )
-        for entry in ordered
-    ]
+        before = key
+    return found
 
 
-def show(result: Result, console: Console) -> None:
-    """Print the table; the best figures in bold, changes against the baseline beside them."""
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("", overflow="fold")
-    for name in settings_shown(result):
-        table.add_column(SETTINGS[name], justify="right")
-    for name in result.columns():
-        table.add_column(heading(name), justify="right")
-    for row in rows(result):
-        label = row.label + (" (baseline)" if row.baseline else "")
-        label += f" [{row.unreadable} unreadable]" if row.unreadable else ""
-        table.add_row(Text(label), *row.settings, *(_rich(cell) for cell in row.cells))
-    console.print(table)
+def _choice(name: str, entries: Sequence[Entry]) -> bool:
+    """Whether entries differ in a figure, else all would be the best; and were timed on one machine."""
+    found = [entry.figures[name] for entry in entries if name in entry.figures]
+    timed_alike = name not in TIMED or len({figure.environment for figure in found}) == 1
+    return len({figure.value for figure in found}) > 1 and timed_alike
 
 
-def heading(name: str) -> str:
-    """A figure's title, with the direction that is better."""
-    arrow = {"lower": " ↓", "higher": " ↑", "neither": ""}[COLUMNS[name].better]
-    return COLUMNS[name].title + arrow
+def ordered(entries: Sequence[Entry]) -> list[Entry]:
+    """The baselines first; a subject's entries together, by steps and guidance; else as they came."""
+    first: dict[str, int] = {}
+    for i, entry in enumerate(entries):
+        first.setdefault(subject_key(entry), i)
+
+    def place(entry: Entry) -> tuple[bool, int, int, tuple[float, ...]]:
+        guidance = entry.sampling.get("guidance") or 0.0
+        scales = tuple(guidance) if isinstance(guidance, (list, tuple)) else (guidance,)
+        return not entry.baseline, first[subject_key(entry)], entry.sampling.get("steps") or 0, scales
+
+    return sorted(entries, key=place)
 
 
-def number(value: float, digits: int) -> str:
-    """A value with `digits` after the point, more where that would leave nothing of it."""
-    return f"{value:.{digits}f}" if value == 0 or abs(value) >= 10**-digits else f"{value:.2g}"
-
-
-def plain(value: Any) -> str:
-    """A setting's value; nothing for a subject that has none."""
-    if isinstance(value, float):
-        return f"{value:g}"
-    if isinstance(value, (list, tuple)):
-        return ",".join(plain(each) for each in value)
-    return "" if value is None else str(value)
+def is_capped(name: str, figure: Figure) -> bool:
+    """Whether a figure says that the pictures are equal, which no scale holds."""
+    return name in CAPS and figure.value >= CAPS[name]
 
 
 def _cell(name: str, entry: Entry, entries: Sequence[Entry], top: float | None) -> Cell | None:
@@ -115,27 +97,33 @@ def _cell(name: str, entry: Entry, entries: Sequence[Entry], top: float | None) 
     if figure is None:
         return None
     column = COLUMNS[name]
+    is_best = figure.value == top and not entry.baseline and not entry.apart
+    if is_capped(name, figure):
+        return Cell(EQUAL, best=is_best)
     half = half_width(figure)
     base = baseline_of(entry, entries)
     before = base.figures.get(name) if base else None
-    change = f"{(figure.value / before.value - 1):+.0%}" if before and before.value else ""
     return Cell(
         number(figure.value, column.digits),
         "" if half is None else f"±{number(half, column.digits)}",
-        change,
-        not entry.baseline and figure.value == top,
+        _change(name, figure, before),
+        is_best,
     )
+
+
+def _change(name: str, figure: Figure, before: Figure | None) -> str:
+    """By how much it differs from the baseline's; nothing for equal pictures, and times of two machines."""
+    if before is None or is_capped(name, before):
+        return ""
+    if name in TIMED and figure.environment != before.environment:
+        return ""
+    column, change = COLUMNS[name], figure.value - before.value
+    if not column.ratio:
+        return f"{change:+.{column.digits}f}"
+    percent = round(100 * change / before.value) if before.value else None
+    return "" if percent is None else f"{percent:+d}%" if percent else "0%"
 
 
 def half_width(figure: Figure) -> float | None:
     """Half of a figure's interval."""
     return None if figure.low is None or figure.high is None else (figure.high - figure.low) / 2
-
-
-def _rich(cell: Cell | None) -> Text:
-    if cell is None:
-        return Text("-", "dim")
-    text = Text(cell.text, "bold" if cell.best else "")
-    text.append(f" {cell.interval}" if cell.interval else "", "dim")
-    text.append(f" {cell.change}" if cell.change else "", "cyan")
-    return text

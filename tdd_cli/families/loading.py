@@ -51,20 +51,37 @@ def open_pipeline(
 
     Raises UsageError for what cannot be used, MissingComponent for what cannot be reached.
     """
+    found = find_model(path, family, parts, dtype=dtype)
+    if found.is_dir():
+        return open_folder(found, family, parts, dtype=dtype)
+    return open_file(found, family, parts, dtype=dtype, config=config)
+
+
+def find_model(path: str, family: str, parts: Parts, *, dtype: torch.dtype) -> Path:
+    """The folder or file of a model, downloaded from the hub where that is its place; no weight is read yet.
+
+    Raises as `open_pipeline`: for what is not there, of another kind, or without some of its parts' files.
+    """
     if not path:
         raise UsageError("no model was named", hint=NAME_A_MODEL)
-    if path.startswith("bundled:"):
-        return open_folder(bundled(path), family, parts, dtype=dtype)
     local = Path(path).expanduser()
     if local.suffix.lower() in PICKLES:
         raise UsageError(f"{path} is a pickle", hint=CONVERT)
-    if local.is_dir():
-        return open_folder(local, family, parts, dtype=dtype)
-    if local.is_file():
-        return open_file(local, family, parts, dtype=dtype, config=config)
-    if not HUB_ID.fullmatch(path) or path.startswith(("./", "../")) or local.suffix == ".safetensors":
+    if path.startswith("bundled:"):
+        folder = bundled(path)
+    elif local.is_file():
+        check_file(local, family, parts)
+        return local
+    elif local.is_dir():
+        folder = local
+    elif not HUB_ID.fullmatch(path) or path.startswith(("./", "../")) or local.suffix == ".safetensors":
         raise UsageError(f"no model at {path}", hint=NAME_A_MODEL)
-    return open_folder(download(path, family, parts, dtype=dtype), family, parts, dtype=dtype)
+    else:
+        folder = download(path, family, parts, dtype=dtype)
+    check_config(folder, family, parts)
+    for name in parts.models:
+        weights_variant(folder / name, dtype)
+    return folder
 
 
 def bundled(path: str) -> Path:
@@ -90,7 +107,6 @@ def open_folder(folder: Path, family: str, parts: Parts, *, dtype: torch.dtype) 
     """The pipeline in a diffusers folder, every weight of every part accounted for."""
     import diffusers
 
-    check_config(folder, family, parts)
     models: dict[str, Any] = {}
     with quiet():
         for name, class_name in parts.models.items():
@@ -204,7 +220,6 @@ def open_file(path: Path, family: str, parts: Parts, *, dtype: torch.dtype, conf
     """The pipeline in a single .safetensors file in the original layout, as model sites offer them."""
     import diffusers
 
-    check_file(path, family, parts)
     folder = None if config is None else check_config(Path(config).expanduser(), family, parts)
     if folder is None and not hub_answers():
         raise MissingComponent(

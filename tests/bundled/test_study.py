@@ -227,15 +227,19 @@ def test_what_was_measured_first_stays(rows):
 
 
 def test_an_evaluation_becomes_rows():
+    def figures(fid):
+        return {"fid": Figure(fid, environment="here")}
+
     sampling = {
         "steps": 4, "guidance": 1.0, "guidance_mode": "cfg", "eta": 0.2, "schedule": "equal", "clip_x0": 0
     }  # fmt: skip
     entries = [
-        Entry("teacher", {"sampling": {**sampling, "steps": 50}}, 10, 0, {"fid": Figure(9.0)}, True),
-        Entry("ctm-4th-s1", {"sampling": sampling}, 10, 0, {"fid": Figure(8.0), "psnr": Figure(20.0)}),
+        Entry("teacher", {"sampling": {**sampling, "steps": 50}}, 10, 0, figures(9.0), baseline=True),
+        Entry("ctm-4th-s1", {"sampling": sampling}, 10, 0, {**figures(8.0), "psnr": Figure(20.0)}),
     ]
-    result = Result({}, "", [], {}, {"versions": {"torch": "2.13.0"}}, entries, created="2026-11-24T10:00:00")
-    teacher, student = measured(result, Size(), "a processor")
+    places = {"here": {"device_name": "a processor", "versions": {"torch": "2.13.0"}}}
+    result = Result({}, "", [], {}, places, entries, created="2026-11-24T10:00:00")
+    teacher, student = measured(result, Size())
     assert teacher.point == Point("teacher", 0, 50, 1.0, "cfg", 0.2, "equal", 0)
     assert student.point == Point("ctm-4th-s1", 75, 4, 1.0, "cfg", 0.2, "equal", 0)
     assert student.figures == {"fid": 8.0}

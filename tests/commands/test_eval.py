@@ -3,6 +3,7 @@
 import hashlib
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,16 +11,18 @@ import scipy.linalg
 import torch
 from PIL import Image
 from safetensors.torch import load_file
+from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, Dinov2Config, Dinov2Model
 from typer.testing import CliRunner
 
 from sets_on_disk import coco_folder, picture, picture_folder
 from tdd_cli.cli import app
 from tdd_cli.errors import DataError, Interrupted, MissingComponent, UsageError
-from tdd_cli.evaluation import collect, inception, networks
+from tdd_cli.evaluation import collect, inception, networks, sets, subjects
 from tdd_cli.evaluation.results import Result
 from tdd_cli.families import load_family
 from tdd_cli.families.lora import add_lora, save_lora
 from tdd_cli.run import Inference
+from tiny import _tokenizer, _vocabulary
 
 
 def call(*arguments):
@@ -103,8 +106,6 @@ def test_everything_at_once_and_a_second_time_for_nothing(student, photos, tmp_p
 
 
 def test_an_interrupted_evaluation_goes_on_where_it_stopped(student, tmp_path, monkeypatch):
-    from tdd_cli.evaluation import subjects
-
     drawn, real = [], subjects.generate
 
     def generate(family, prompts, seeds, *more, **settings):
@@ -152,6 +153,94 @@ def test_fid_on_a_folder_in_cocos_layout_is_scipys(student, inception_file, tmp_
     cross = scipy.linalg.sqrtm(np.cov(a.T) @ np.cov(b.T) + 0j).real
     expected = ((a.mean(0) - b.mean(0)) ** 2).sum() + np.trace(np.cov(a.T) + np.cov(b.T) - 2 * cross)
     assert result.entries[0].figures["fid"].value == pytest.approx(expected, rel=1e-4)
+
+
+def test_the_readmes_words_once_the_data_is_there(inception_file, tmp_path, monkeypatch):
+    coco_folder(tmp_path / "coco", 11)
+    (tmp_path / "coco" / "val2014" / "COCO_val2014_000000000007.jpg").write_bytes(b"no picture")
+    (tmp_path / "cache" / "tdd").mkdir(parents=True)
+    inception_file.rename(tmp_path / "cache" / "tdd" / inception.NAME)
+    whole = sets.SETS["coco30k"]
+    monkeypatch.setitem(sets.SETS, "coco30k", lambda data: replace(whole(data), n=10))  # of 30,000
+    done = call("--metric", "fid", "--set", "coco30k")
+    assert done.exit_code == 0, done.output
+    (path,) = (tmp_path / "evals").glob("coco30k-*/eval.json")
+    result = Result.load(path)
+    (entry,) = result.entries
+    assert (entry.label, entry.n, list(entry.figures)) == ("bundled student", 10, ["fid"])
+    assert math.isfinite(entry.figures["fid"].value)
+    assert "1 of the set's own pictures could not be read, and are left out" in result.remarks
+    assert any("SiD-LSG" in remark for remark in result.remarks)
+    assert result.protocol["caption_prefix"] == "A photo depicts "
+
+
+def test_every_distance_through_other_networks(student, photos, tmp_path):
+    dino, clip = tmp_path / "dino", tmp_path / "clip"
+    torch.manual_seed(0)
+    small = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
+    processor = CLIPImageProcessor(size={"shortest_edge": 28}, crop_size={"height": 28, "width": 28})
+    Dinov2Model(Dinov2Config(**small, image_size=28, patch_size=14)).save_pretrained(dino)
+    text = {"vocab_size": len(_vocabulary()), "eos_token_id": 1, "bos_token_id": 0, "pad_token_id": 1}
+    vision = {"image_size": 28, "patch_size": 14}
+    config = CLIPConfig(text_config=small | text, vision_config=small | vision, projection_dim=12)
+    CLIPModel(config).save_pretrained(clip)
+    _tokenizer(clip, "<|endoftext|>").save_pretrained(clip)
+    for folder in (dino, clip):
+        processor.save_pretrained(folder)
+    done = call(
+        "--lora", student, "--set", f"folder:{photos}", "--metric", "fd-dinov2,cmmd,clip", "--features",
+        f"fd-dinov2={dino}", "--features", f"cmmd={clip}", "--features", f"clip={clip}", "--out", "out",
+    )  # fmt: skip
+    assert done.exit_code == 0, done.output
+    result = Result.load(tmp_path / "out" / "eval.json")
+    figures = result.entries[0].figures
+    assert list(figures) == ["fd-dinov2", "cmmd", "clip"]
+    assert all(figures[name].value > 0 for name in ("fd-dinov2", "cmmd"))
+    assert result.measures["cmmd"]["network"] == str(clip)
+    assert not any("SiD" in remark for remark in result.remarks)
+    real = call("--images", photos, "--set", f"folder:{photos}", "--metric", "fd-dinov2,cmmd", "--features",
+                f"fd-dinov2={dino}", "--features", f"cmmd={clip}", "--out", "out")  # fmt: skip
+    assert real.exit_code == 0, real.output
+    itself = next(e for e in Result.load(tmp_path / "out" / "eval.json").entries if e.label == "photos")
+    assert itself.figures["cmmd"].value == pytest.approx(0, abs=1e-6)
+    assert itself.figures["fd-dinov2"].value == pytest.approx(0, abs=1e-6)
+
+
+def test_speed_is_measured_anew_for_another_batch(student, photos, monkeypatch):
+    drawn, real = [], subjects.generate
+    monkeypatch.setattr(
+        subjects, "generate", lambda *a, batch, **more: drawn.append(batch) or real(*a, batch=batch, **more)
+    )
+    arguments = ("--lora", student, "--set", f"folder:{photos}", "--out", "out", "--json")
+    clip = ("--features", "clip=emoji")
+    for metric, batch, more in (("clip", 4, clip), ("speed", 4, ()), ("speed", 2, ())):
+        done = call(*arguments, "--metric", metric, "--batch", batch, *more)
+        assert done.exit_code == 0, done.output
+    assert drawn == [4, 4, 2]
+    found = json.loads(done.stdout)
+    (entry,) = found["entries"]
+    places = {name: found["environments"][figure["environment"]] for name, figure in entry["figures"].items()}
+    assert (places["seconds"]["batch"], places["clip"]["batch"]) == (2, 4)
+    assert {"device", "device_name", "dtype", "threads", "versions"} <= set(places["seconds"])
+
+
+def test_a_baseline_that_is_a_subject_too_is_shown_once_and_stays(student, photos):
+    arguments = ("--lora", student, "--set", f"folder:{photos}", "--metric", "clip", "--features", "emoji",
+                 "--out", "out", "--steps", "1,2", "--json")  # fmt: skip
+    for _ in range(2):
+        done = call(*arguments, "--against", student)
+        assert done.exit_code == 0, done.output
+        entries = json.loads(done.stdout)["entries"]
+        assert [(e["subject"]["sampling"]["steps"], e["baseline"]) for e in entries] == [(1, True), (2, True)]
+
+
+def test_pictures_of_rows_measured_earlier_stay_in_the_report(student, photos, tmp_path):
+    arguments = ("--lora", student, "--set", f"folder:{photos}", "--metric", "clip", "--features", "emoji",
+                 "--out", "out")  # fmt: skip
+    for steps in (1, 2):
+        assert call(*arguments, "--steps", steps).exit_code == 0
+    html = (tmp_path / "out" / "report.html").read_text()
+    assert html.count("data:image/png") == 2 * collect.SAMPLES
 
 
 def kept_features(folder):
@@ -215,6 +304,13 @@ def test_an_earlier_result_is_a_baseline_only_of_the_same_protocol(student, phot
     forced = call(*first, *other, "--force")
     assert forced.exit_code == 0, forced.output
     assert "Not comparable, shown together by --force" in forced.stderr
+    entries = json.loads((tmp_path / "three" / "eval.json").read_text())["entries"]
+    assert [(entry["baseline"], bool(entry["apart"])) for entry in entries] == [(True, True), (False, False)]
+    again = call(*first, "--seed", 5, "--out", "three")
+    assert "Not comparable, shown together by --force" in again.stderr
+    unlike = call(*first, "--out", "three", "--force")  # one file is of one protocol, whatever is asked
+    assert isinstance(unlike.exception, UsageError)
+    assert "another --out" in unlike.exception.hint
 
 
 @pytest.mark.parametrize(
@@ -226,6 +322,20 @@ def test_an_earlier_result_is_a_baseline_only_of_the_same_protocol(student, phot
         (["--set", "coco30k"], MissingComponent, "COCO 2014 is not here"),
         (["--set", "coco30k", "--data", "absent"], DataError, "there is no folder absent"),
         (["--features", "fud=x"], UsageError, "unknown metric 'fud'"),
+        (["--features", "clip="], UsageError, "--features clip= names no model"),
+        (["--metric", "clip", "--features", "fid=emoji"], UsageError, "no metric that is measured here"),
+        (["--metric", "speed", "--features", "emoji"], UsageError, "no metric that is measured here"),
+        (["--features", "speed=emoji", "--metric", "speed"], UsageError, "no metric that is measured here"),
+        (
+            ["--images", "photos", "--steps", "4", "--set", "folder:photos"],
+            UsageError,
+            "--steps is for a model",
+        ),
+        (["--out", "one.png/results"], UsageError, "one.png is not a folder"),
+        (["--model", "absent"], UsageError, "no model at absent"),
+        (["--model", "bundled:emoji", "--lora", "absent.safetensors"], UsageError, "absent.safetensors"),
+        (["--against", "absent"], UsageError, "no model at absent"),
+        (["--set", "folder:bare"], DataError, "bare holds pictures but no captions"),
         (
             ["--features", "absent/network", "--set", "folder:photos"],
             MissingComponent,
@@ -261,7 +371,7 @@ def test_an_earlier_result_is_a_baseline_only_of_the_same_protocol(student, phot
             UsageError,
             "is needs class probabilities",
         ),
-        (["--images", ".", "--n", "20"], DataError, "holds 13 pictures, and 20 are asked for"),
+        (["--images", ".", "--n", "20"], DataError, "holds 14 pictures, and 20 are asked for"),
     ],
 )
 def test_bad_input_is_said_and_leaves_nothing(photos, tmp_path, monkeypatch, arguments, error, message):
@@ -269,6 +379,8 @@ def test_bad_input_is_said_and_leaves_nothing(photos, tmp_path, monkeypatch, arg
         "torch.hub.download_url_to_file", lambda *_, **__: (_ for _ in ()).throw(OSError("offline"))
     )
     picture(0).save(tmp_path / "one.png")
+    (tmp_path / "bare").mkdir()
+    picture(0).save(tmp_path / "bare" / "one.png")
     done = call(*arguments)
     assert isinstance(done.exception, error), done.output + repr(done.exception)
     assert message in done.exception.message
@@ -290,6 +402,21 @@ def test_sets_and_pictures_that_do_not_fit(student, photos, tmp_path):
     (empty / "a.png").write_bytes(b"")
     unread = call("--images", empty, *common[:-1], "unread", "--metric", "clip")
     assert "none of the pictures can be read" in unread.exception.message
+
+
+def test_too_few_readable_pictures_are_said_of_the_side_that_lacks_them(photos, tmp_path):
+    drawn = picture_folder(tmp_path / "drawn", 12)
+    common = ("--metric", "fid", "--features", "emoji", "--images", drawn)
+    for name in ("000.png", "001.png", "002.png"):
+        (photos / name).write_bytes(b"no picture")
+    few = call(*common, "--set", f"folder:{photos}", "--out", "few")
+    assert isinstance(few.exception, DataError)
+    assert few.exception.message == "fid needs at least 10 real pictures, and the set has 9 that can be read"
+    picture(0).save(photos / "000.png")
+    for name in ("000.png", "001.png", "002.png"):
+        (drawn / name).write_bytes(b"no picture")
+    few = call(*common, "--set", f"folder:{photos}", "--out", "drew")
+    assert few.exception.message == "fid needs at least 10 pictures, and there are 9 of drawn"
 
 
 def test_a_run_without_a_result_is_said(tmp_path):

@@ -72,6 +72,33 @@ def test_unreadable_pictures_are_left_out_and_counted(network, tmp_path):
         collected(Counted(unreadable=range(3)), 3, Wanted([network]), tmp_path / "none")
 
 
+def test_seconds_and_memory_are_of_one_environment(network, tmp_path):
+    subject = Counted()
+    untimed = collected(subject, 3, Wanted([network]), tmp_path)
+    assert (untimed.seconds, untimed.peak) == (None, 0)
+    first = collected(subject, 3, Wanted([network], timed="one"), tmp_path)
+    assert first.seconds.tolist() == [0.5] * 3
+    assert first.peak > 0
+    assert subject.rows == [0, 1, 2] * 2
+    collected(subject, 3, Wanted([network], timed="one"), tmp_path)
+    assert subject.rows == [0, 1, 2] * 2
+    other = collected(subject, 3, Wanted([network], pixels=True, timed="two"), tmp_path)
+    assert subject.rows == [0, 1, 2] * 3
+    assert other.seconds.tolist() == [0.5] * 3
+    collected(subject, 3, Wanted([network], timed="three"), tmp_path)  # kept pictures cost nothing: not timed
+    assert subject.rows == [0, 1, 2] * 4
+    assert torch.equal(untimed.of(network), other.of(network))
+
+
+def test_the_small_pictures_can_be_had_again(network, tmp_path):
+    found = collected(Counted(), 3, Wanted([network]), tmp_path)
+    again = collect.samples(tmp_path, 3)
+    assert {row: image.tobytes() for row, image in again.items()} == {
+        row: image.tobytes() for row, image in found.samples.items()
+    }
+    assert collect.samples(tmp_path / "absent", 3) == {}
+
+
 def test_the_teachers_kept_pictures_serve_every_later_question(network, tmp_path):
     teacher = Counted()
     collected(teacher, 5, Wanted([network], pixels=True), tmp_path / "t")

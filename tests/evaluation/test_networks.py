@@ -97,6 +97,13 @@ def test_weights_are_told_apart_by_their_content(clip, tmp_path):
     assert load_network(str(clip)).sha256 != load_network(str(tmp_path)).sha256
 
 
+def test_a_network_without_its_vocabulary_is_refused(clip, tmp_path):
+    CLIPModel.from_pretrained(clip).save_pretrained(tmp_path)
+    _processor().save_pretrained(tmp_path)
+    with pytest.raises(UsageError, match="has no tokenizer: 2 words of"):
+        load_network(str(tmp_path))
+
+
 def test_folders_that_are_no_network_and_names_nobody_has(tmp_path):
     with pytest.raises(UsageError, match="not a feature network"):
         load_network(str(tmp_path))

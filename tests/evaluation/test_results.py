@@ -3,20 +3,17 @@
 from dataclasses import replace
 
 import pytest
-from PIL import Image
 
 from tdd_cli.errors import UsageError
 from tdd_cli.evaluation.metrics import COLUMNS, METRICS, Figure
-from tdd_cli.evaluation.plot import Line, Point, plot, ticks
-from tdd_cli.evaluation.report import lines_of, page
-from tdd_cli.evaluation.results import Entry, Result, baseline_of, best, check_alike, join, measures_of
-from tdd_cli.evaluation.table import rows
+from tdd_cli.evaluation.results import Entry, Result, baseline_of, check_alike, compared, join, measures_of
 
 
 def entry(label, steps, fid, *, guidance=1.0, baseline=False, **more):
     sampling = {"steps": steps, "guidance": guidance, "eta": 0.0}
-    figures = {"fid": Figure(fid), **more}
-    return Entry(label, {"kind": "model", "weights": label, "sampling": sampling}, 100, 0, figures, baseline)
+    figures = {"fid": Figure(fid, environment="cpu"), **more}
+    subject = {"kind": "model", "weights": label, "sampling": sampling}
+    return Entry(label, subject, 100, 0, figures, baseline=baseline)
 
 
 @pytest.fixture
@@ -33,7 +30,7 @@ def result():
         measures={
             "fid": {"what": "Frechet", "network": "emoji", "weights_sha256": "b" * 64, "input": "64 px"}
         },
-        environment={"device": "cpu", "versions": {"torch": "2"}},
+        environments={"cpu": {"device": "cpu", "versions": {"torch": "2"}}},
         entries=entries,
     )
 
@@ -43,7 +40,7 @@ def test_what_is_saved_is_read_back(result, tmp_path):
     assert Result.load(tmp_path / "eval.json") == result
 
 
-@pytest.mark.parametrize("text", ["", "{}", "[]", '{"format": 2}', '{"format": 1, "entries": 3}'])
+@pytest.mark.parametrize("text", ["", "{}", "[]", '{"format": 1}', '{"format": 2, "entries": 3}'])
 def test_other_files_are_no_results(tmp_path, text):
     (tmp_path / "eval.json").write_text(text)
     with pytest.raises(UsageError, match="not a result of tdd eval"):
@@ -54,7 +51,6 @@ def test_results_of_different_protocols_are_not_compared(result):
     other = replace(result, protocol={**result.protocol, "n": 50}, protocol_sha256="c" * 64)
     with pytest.raises(UsageError, match="protocols differ in n: 50 / 100"):
         check_alike(other, result)
-    assert "Not comparable" in join(other, result).remarks[0]
 
 
 def test_results_of_different_feature_weights_are_not_compared(result):
@@ -81,13 +77,58 @@ def test_distances_to_different_teachers_are_not_compared(result, tmp_path, chan
 
 
 def test_joining_keeps_every_subject_once_and_all_its_figures(result):
-    again = replace(result, entries=[entry("ours", 4, 12.5)], remarks=[])
+    again = replace(result, entries=[entry("ours", 4, 12.5)], remarks=[], environments={"gpu": {}})
     joined = join(again, result)
     check_alike(again, result)
     four = [each for each in joined.entries if each.label == "ours" and each.sampling["steps"] == 4]
     assert len(joined.entries) == 3
     assert len(four) == 1
-    assert four[0].figures == {"fid": Figure(12.5), "clip": Figure(30.0, 29.0, 31.0)}
+    assert four[0].figures == {"fid": Figure(12.5, environment="cpu"), "clip": Figure(30.0, 29.0, 31.0)}
+    assert set(joined.environments) == {"cpu", "gpu"}
+
+
+def test_the_baselines_are_those_that_were_asked_for_last(result):
+    def labels(found):
+        return [(each.label, each.sampling["steps"], each.baseline) for each in found.entries]
+
+    none = join(replace(result, entries=[entry("new", 4, 9.0)]), result)
+    assert labels(none) == [("teacher", 50, True), ("ours", 4, False), ("ours", 8, False), ("new", 4, False)]
+    named = join(replace(result, entries=[entry("ours", 4, 12.0, baseline=True)]), none)
+    assert labels(named) == [
+        ("teacher", 50, False),
+        ("ours", 8, False),
+        ("new", 4, False),
+        ("ours", 4, True),
+    ]
+
+
+def test_a_baseline_of_another_protocol_is_marked_and_never_joined(result):
+    past = replace(result, protocol={**result.protocol, "n": 50}, protocol_sha256="c" * 64)
+    shown = compared(result, replace(past, entries=[entry("ours", 4, 1.0)]))
+    assert [(each.apart, each.baseline) for each in shown.entries] == [
+        ("their protocols differ in n: 100 / 50", True),
+        ("", True),
+        ("", False),
+        ("", False),
+    ]
+    again = join(replace(result, entries=[entry("ours", 4, 12.5, kid=Figure(1.0))]), shown)
+    assert [each.figures["fid"].value for each in again.entries if each.key == shown.entries[0].key] == [
+        1.0,
+        12.5,
+    ]
+    assert any(each.apart for each in again.entries)
+    other = join(replace(result, entries=[entry("third", 4, 2.0, baseline=True)]), shown)
+    assert not any(each.apart for each in other.entries)
+
+
+def test_an_earlier_result_is_a_baseline_of_the_same_subject_too(result):
+    ours = replace(result, entries=[entry("ours", 4, 12.0)])
+    shown = compared(ours, replace(result, entries=[entry("ours", 4, 12.2)]))
+    assert [(each.baseline, each.figures["fid"].value) for each in shown.entries] == [
+        (True, 12.2),
+        (False, 12.0),
+    ]
+    assert [each.baseline for each in join(ours, shown).entries] == [True, False]
 
 
 def test_the_baseline_is_the_one_of_the_same_settings_else_the_first(result):
@@ -96,51 +137,6 @@ def test_the_baseline_is_the_one_of_the_same_settings_else_the_first(result):
     assert baseline_of(entries[2], entries) is same
     assert baseline_of(entries[1], entries) is entries[0]
     assert baseline_of(entries[0], entries) is None
-
-
-def test_the_table_marks_the_best_and_the_change(result):
-    table = rows(result)
-    assert [row.baseline for row in table] == [True, False, False]
-    assert [row.cells[0].best for row in table] == [False, False, True]
-    assert [row.cells[0].change for row in table] == ["", "+20%", "+10%"]
-    assert table[1].cells[1].interval == "±1.00"
-    assert best("clip", result.entries) is None  # one value has no rival
-
-
-def test_the_report_holds_everything_and_escapes_it(result):
-    pictures = {i: Image.new("RGB", (8, 8), "red") for i in range(2)}
-    entries = [replace(each, samples=pictures) for each in result.entries]
-    html = page(replace(result, entries=entries, captions=["a <fox>", "a dog"]))
-    assert "a &lt;remark&gt;" in html
-    assert "a &lt;fox&gt;" in html
-    assert html.count("data:image/png;base64,") == 6
-    assert "<svg" in html
-    assert "http" not in html.replace("http://www.w3.org/2000/svg", "")  # nothing is fetched
-
-
-def test_lines_of_a_plot_are_subjects_and_lone_baselines_are_levels(result):
-    lines = lines_of(result, "fid", "steps")
-    assert [(line.name, line.level, [point.x for point in line.points]) for line in lines] == [
-        ("ours", False, [4.0, 8.0]),
-        ("teacher", True, [50.0]),
-    ]
-
-
-def test_plots_are_well_formed_whatever_the_values():
-    from xml.etree import ElementTree
-
-    lines = [
-        Line("a & b", [Point(4, 1.0, 0.5, 1.5), Point(8, 1.0)]),
-        Line("level", [Point(50, 1.0)], level=True),
-    ]
-    assert ElementTree.fromstring(plot("<title>", "x", "y", lines)).tag.endswith("svg")
-
-
-@pytest.mark.parametrize(("low", "high"), [(0, 1), (3.2, 3.3), (-5, 1234), (7, 7), (0, 0)])
-def test_ticks_are_few_and_hold_the_values(low, high):
-    found = ticks(low, high)
-    assert 2 <= len(found) <= 9
-    assert found[0] <= low <= high <= found[-1] + 1e-9
 
 
 @pytest.mark.parametrize("name", METRICS)

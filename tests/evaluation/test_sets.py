@@ -39,9 +39,37 @@ def test_a_small_coco_is_used_with_n_only_and_says_that_it_is_not_comparable(coc
     with pytest.raises(DataError, match=r"needs 30,000 captions, and there are 12") as caught:
         choose(found, None)
     assert "--n 12" in caught.value.hint
-    remarks = " ".join(choose(found, 12).remarks())
-    assert "12 reference pictures instead of 40,504" in remarks
-    assert "12 pictures instead of the protocol's 30,000" in remarks
+
+
+def test_a_picture_replaced_by_another_of_the_same_size_is_another_reference(coco, photos):
+    for name, folder in (("coco30k", coco / "val2014"), (f"folder:{photos}", photos)):
+        data = str(coco) if name == "coco30k" else None
+        before = open_set(name, data=data).reference.sha256
+        path = sorted(folder.glob("*.[jp][pn]g"))[3]
+        content = bytearray(path.read_bytes())
+        content[-1] ^= 1
+        path.write_bytes(content)
+        assert open_set(name, data=data).reference.sha256 != before
+
+
+def test_coco_is_found_wherever_the_year_is(coco, cache, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # where coco/ has 2014 alone
+    coco_folder(cache / "coco", 3, year=2017)
+    assert len(open_set("coco5k").captions) == 3
+    assert len(open_set("coco30k").captions) == 12
+
+
+def test_pictures_that_cannot_be_decoded_are_data_errors_of_every_kind_of_set(coco, photos, monkeypatch):
+    monkeypatch.setattr("PIL.Image.MAX_IMAGE_PIXELS", 100)  # a bomb is what has twice as many
+    for name, data in (("coco30k", str(coco)), (f"folder:{photos}", None)):
+        with pytest.raises(DataError, match="unreadable picture"):
+            open_set(name, data=data).reference.pictures.picture(0)
+
+
+def test_a_folder_without_captions_says_what_it_lacks(photos):
+    (photos / "metadata.csv").unlink()
+    with pytest.raises(DataError, match="holds pictures but no captions$"):
+        open_set(f"folder:{photos}")
 
 
 def test_without_coco_the_error_says_what_to_put_where(tmp_path, monkeypatch):

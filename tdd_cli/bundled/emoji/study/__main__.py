@@ -26,7 +26,6 @@ from tdd_cli.bundled.emoji.study.rows import (
     load,
     measured,
     terms,
-    this_processor,
 )
 from tdd_cli.errors import TddError
 from tdd_cli.evaluation.results import FILE as RESULT
@@ -61,7 +60,7 @@ def main(arguments: list[str] | None = None, execute: Execute = in_process_of_it
 
 def _keep(rows: Sequence[Row], folder: Path, docs: Path, size: Size, under: Terms) -> list[Row]:
     """The rows with what was measured since, which are written down."""
-    found = measured(Result.load(folder / "evals" / RESULT), size, this_processor())
+    found = measured(Result.load(folder / "evals" / RESULT), size)
     together = joined(rows, found)
     write_atomic(docs / FILE, as_csv(together, under))
     return together

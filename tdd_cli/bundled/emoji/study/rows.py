@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import platform
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -69,19 +68,9 @@ def load(path: Path, under: Terms) -> list[Row]:
             ) from None
 
 
-def measured(result: Result, size: Size, processor: str) -> list[Row]:
+def measured(result: Result, size: Size) -> list[Row]:
     """The rows of what `tdd eval` found."""
-    torch = str(result.environment.get("versions", {}).get("torch"))
-    return [
-        Row(
-            _point(entry, size),
-            {name: entry.figures[name].value for name in FIGURES if name in entry.figures},
-            result.created[:10],
-            processor,
-            torch,
-        )
-        for entry in result.entries
-    ]
+    return [_measured(entry, result, size) for entry in result.entries]
 
 
 def joined(old: Sequence[Row], new: Iterable[Row]) -> list[Row]:
@@ -101,14 +90,12 @@ def as_csv(rows: Iterable[Row], under: Terms) -> str:
     return text.getvalue()
 
 
-def this_processor() -> str:
-    """The processor's name, as well as the system tells it."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        lines = []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
+def _measured(entry: Entry, result: Result, size: Size) -> Row:
+    figures = {name: entry.figures[name] for name in FIGURES if name in entry.figures}
+    place = result.environments[next(iter(figures.values())).environment]
+    values = {name: figure.value for name, figure in figures.items()}
+    torch = place["versions"]["torch"]
+    return Row(_point(entry, size), values, result.created[:10], place["device_name"], torch)
 
 
 def _point(entry: Entry, size: Size) -> Point:

@@ -23,16 +23,16 @@ def from_pixels(family: Family) -> Encode:
 def once(family: Family) -> Encode:
     """A picture (or its mirror image) seen before is not encoded again.
 
-    Kept in memory on the CPU: 4 kB for a 64-pixel picture, 256 kB at 1024 pixels.
+    Each is encoded alone: its last bits depend on how many are encoded together, and a run that was resumed
+    meets other pictures for the first time. Kept in memory on the CPU: 4 kB for a 64-pixel picture, 256 kB at
+    1024 pixels.
     """
     kept: dict[Key, Tensor] = {}
 
     def encode(batch: Batch) -> tuple[Tensor, Cond]:
-        new = [i for i, key in enumerate(batch.keys) if key not in kept]
-        if new:
-            pixels = batch.tensors["pixels"][new]
-            for i, x0 in zip(new, family.encode_images(pixels).cpu(), strict=True):
-                kept[batch.keys[i]] = x0.clone()
+        for key, pixels in zip(batch.keys, batch.tensors["pixels"], strict=True):
+            if key not in kept:
+                kept[key] = family.encode_images(pixels[None])[0].cpu()
         x0 = torch.stack([kept[key] for key in batch.keys])
         return x0.to(family.schedule.alpha.device, non_blocking=True), _cond(family, batch)
 

@@ -63,6 +63,10 @@ class Shares:
             for start in range(first, first + each, self.micro)
         ]
 
+    def weight(self, part: slice) -> float:
+        """A part's share of this process's samples, by which its mean loss counts; all of them make 1."""
+        return (part.stop - part.start) * self.processes / self.batch
+
 
 def train(
     family: Family,
@@ -92,18 +96,19 @@ def train(
         draws = draw_step(
             method.times, method.select, batch=shares.batch, drop_text=method.drop_text, seed=seed, step=step
         )
-        losses, left_out = [], []
+        losses, left_out = [], list[Reject]()
         for last, part in _flag_last(parts):
             batch = next(stock)
             with descent.part(last=last):
                 loss = micro_loss(family, pair, method, batch, draws.part(part), encode)
-                descent.backward(loss / len(parts))
+                loss = loss * shares.weight(part)
+                descent.backward(loss)
             losses.append(loss.detach())
             left_out += batch.left_out
         update = descent.step(lr_at(step))
         if ema is not None:
             ema.update(step)
-        yield Step(step + 1, torch.stack(losses).mean(), update, left_out)
+        yield Step(step + 1, torch.stack(losses).sum(), update, left_out)
 
 
 def micro_loss(

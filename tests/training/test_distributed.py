@@ -27,10 +27,15 @@ def prompts(tmp_path, monkeypatch):
     (tmp_path / "prompts.txt").write_text("".join(f"a fox {i}\n" for i in range(7)))
 
 
-def test_two_processes_train_as_one_does(tiny_folders, tmp_path, prompts):
-    two = partial(distil, tiny_folders["sdxl"], tmp_path / "two", *PROMPTS)
+@pytest.mark.parametrize(
+    "sizes",
+    [(), ("train.global_batch=6", "train.device_batch=2")],  # each process takes three: two, then one
+    ids=["even parts", "uneven parts"],
+)
+def test_two_processes_train_as_one_does(tiny_folders, tmp_path, prompts, sizes):
+    two = partial(distil, tiny_folders["sdxl"], tmp_path / "two", *PROMPTS, *sizes)
     assert finished(start(two)) == [0, 0]
-    distil(tiny_folders["sdxl"], tmp_path / "one", *PROMPTS)
+    distil(tiny_folders["sdxl"], tmp_path / "one", *PROMPTS, *sizes)
     check_same_training(tmp_path / "two", tmp_path / "one")
     assert len(list((tmp_path / "two" / "samples").iterdir())) == 2
 

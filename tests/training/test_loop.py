@@ -48,6 +48,14 @@ def test_shares_cover_the_batch_once(batch, micro, processes):
     assert rows == list(range(batch))
 
 
+def test_every_sample_weighs_the_same_however_the_batch_is_cut():
+    for micro in (12, 4, 5, 1):
+        for processes in (1, 2, 3):
+            shares = Shares(12, micro, 0, processes)
+            each = [shares.weight(part) / (part.stop - part.start) for part in shares.parts()]
+            assert each == pytest.approx([processes / 12] * len(each))
+
+
 def test_the_learning_rate_rises_then_stays_or_falls():
     constant = learning_rate(1.0, warmup=4, steps=12, schedule="constant")
     assert [constant(step) for step in (0, 3, 4, 11)] == [0.25, 1.0, 1.0, 1.0]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from tdd_cli.errors import UsageError
 from tdd_cli.files import write_atomic
 from tdd_cli.recipe import Recipe, dump_recipe
 from tdd_cli.run import RUNS, Run, recipe_hash, runs, versions
+from tdd_cli.training.origins import Origins
 
 
 def unfinished(out: Path | None, name: str | None, root: Path = RUNS) -> Run | None:
@@ -20,33 +22,41 @@ def unfinished(out: Path | None, name: str | None, root: Path = RUNS) -> Run | N
     return next((run for run in runs(root) if _is_of(run, name) and not _is_done(run)), None)
 
 
-def settle_recipe(run: Run, asked: Recipe, *, force: bool) -> None:
-    """Let the run go on with the recipe asked for; UsageError, with what differs, where that is not its own.
-
-    With `force` the run's recipe becomes the one asked for.
-    """
+def check_same(run: Run, asked: Recipe) -> None:
+    """UsageError, with what differs, where the recipe asked for is not the run's own."""
     differing = list(differences(run.load_recipe(), asked))
-    if not differing:
-        return
-    if not force:
+    if differing:
         raise UsageError(
             f"{run.folder} was started with another recipe:\n" + "\n".join(differing),
             hint="Leave out --recipe and --set to go on as it was, or add --force to go on with these.",
         )
+
+
+def take_recipe(run: Run, asked: Recipe) -> None:
+    """Make the recipe asked for the run's own; the one before stays beside it."""
+    if not list(differences(run.load_recipe(), asked)):
+        return
+    number = next(n for n in count(1) if not _before(run, n).exists())
+    write_atomic(_before(run, number), run.recipe.read_bytes())
     write_atomic(run.recipe, dump_recipe(asked))
     _amend(run, recipe_sha256=recipe_hash(asked), seed=asked.train.seed)
 
 
-def settle_data(run: Run, fingerprint: str, *, force: bool) -> None:
-    """Note what the run is trained on, or, if it was noted before, refuse other data: UsageError."""
-    before = _manifest(run).get("data")
-    if before not in (None, fingerprint) and not force:
+def _before(run: Run, number: int) -> Path:
+    return run.recipe.with_name(f"recipe.before-{number}.yaml")
+
+
+def settle_origins(run: Run, made_of: Origins, *, force: bool) -> None:
+    """Note what the run is made from, or, if it was noted before, refuse with what is another: UsageError."""
+    before = _manifest(run).get("made_of") or made_of
+    differing = [name for name in {**before, **made_of} if before.get(name) != made_of.get(name)]
+    if differing and not force:
         raise UsageError(
-            f"the data have changed since {run.folder} was started ({before[:12]}, now {fingerprint[:12]})",
-            hint="Put them back, or add --force to go on with those there are now.",
+            f"other than when {run.folder} was started: {', '.join(differing)}",
+            hint="Put it back as it was, or add --force to go on with what there is now.",
         )
-    if before != fingerprint:
-        _amend(run, data=fingerprint)
+    if differing or "made_of" not in _manifest(run):
+        _amend(run, made_of=made_of)
 
 
 def changed_versions(run: Run) -> list[str]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -11,7 +9,6 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from torch import nn
 from torch.utils.data import Dataset
 
 from tdd_cli.data.batches import Batch, Pictures
@@ -19,11 +16,12 @@ from tdd_cli.data.filters import parse
 from tdd_cli.data.pictures import shapes
 from tdd_cli.data.prompts import read_prompts
 from tdd_cli.data.sources import Columns, Source, count, open_source
-from tdd_cli.data.store import Parts, Store, bytes_worded, cache_name, check_room
+from tdd_cli.data.store import Store, bytes_worded, cache_name, check_room
 from tdd_cli.data.stored import Stored
 from tdd_cli.families.base import Family
 from tdd_cli.recipe import Data, Recipe
 from tdd_cli.training.encode import ENCODERS, Encode
+from tdd_cli.training.origins import Origins, models_used, text_encoders, text_hash
 from tdd_cli.training.precision import precision
 from tdd_cli.training.prepare import COND, Make, draw_latents, encode_pictures, fill
 
@@ -38,7 +36,7 @@ class Stock:
 
     stream: Dataset[Batch]
     encode: Callable[[Family], Encode]
-    fingerprint: str  # of the data, and of what was made of them before training
+    made_of: Origins  # the data and the models
     left_out: dict[str, int]  # samples left out before training, by reason
 
 
@@ -61,7 +59,7 @@ def open_raw(data: Data, seed: int) -> Raw:
     """What the recipe's data section names; DataError, within seconds, where nothing of it can be used."""
     if data.prompts is not None:
         prompts = read_prompts(data.prompts, column=data.caption_column)
-        return Raw(prompts=prompts, fingerprint=_hash(prompts))
+        return Raw(prompts=prompts, fingerprint=text_hash(prompts))
     assert data.source is not None
     columns = Columns(
         image=data.image_column,
@@ -90,11 +88,11 @@ def open_stock(
 ) -> Stock:
     """The stream of batches; with a cache on disk, after what is missing of it was made."""
     data = recipe.data
-    encode = ENCODERS[data.cache]
+    encode, made_of = ENCODERS[data.cache], origins(raw, family)
     if data.cache in ("none", "memory"):
         assert raw.source is not None
         stream = _pictures(raw.source, data, recipe.train.seed)
-        return Stock(stream, encode, raw.fingerprint, raw.source.left_out)
+        return Stock(stream, encode, made_of, raw.source.left_out)
     store = open_store(raw, recipe, family)
     makes = fill(store, maker(raw, recipe, family), process=process, processes=processes)
     parts, text = store.missing(), data.cache == "all"
@@ -116,7 +114,7 @@ def open_stock(
     )
     before = raw.source.left_out if raw.source else {}
     found = Counter(before) + Counter(contents.left_out) + Counter(filtered=_filtered(raw))
-    return Stock(stored, encode, store.hash, dict(found))
+    return Stock(stored, encode, made_of, dict(found))
 
 
 def open_store(raw: Raw, recipe: Recipe, family: Family) -> Store:
@@ -143,12 +141,17 @@ def sample_bytes(recipe: Recipe, family: Family, *, text: bool) -> int:
     return latent + cond + 500  # labels, sizes, and names
 
 
-def store_key(raw: Raw, recipe: Recipe, family: Family) -> Parts:
-    """Everything that what is in the cache depends on, by the words a person would use."""
-    data = recipe.data
-    components = family.pipeline().components
-    texts = [name for name in family.parts.models if name.startswith("text_encoder")]
-    key: Parts = {
+def origins(raw: Raw, family: Family) -> Origins:
+    """What a run is made from beside its recipe: the data, and all of the teacher."""
+    data = "data.source" if raw.prompts is None else "data.prompts"
+    parts = [family.parts.net, "vae", "scheduler", *text_encoders(family)]
+    return {data: raw.fingerprint, **models_used(family, parts)}
+
+
+def store_key(raw: Raw, recipe: Recipe, family: Family) -> Origins:
+    """Everything that what is in the cache depends on."""
+    data, texts = recipe.data, text_encoders(family)
+    key: Origins = {
         "data.resolution": data.resolution,
         "data.cache": data.cache,
         "dtype": str(store_dtype(recipe)),
@@ -158,13 +161,13 @@ def store_key(raw: Raw, recipe: Recipe, family: Family) -> Parts:
         key |= {"data.prompts": raw.fingerprint, "train.seed": recipe.train.seed}
         key |= {path: getattr(data, path.partition(".")[2]) for path in made_by}
         key["guidance"] = teacher_guidance(recipe)
-        used = [family.parts.net, *texts]
+        used = [family.parts.net, "scheduler", *texts]
     else:
         paths = ("image_column", "caption_column", "min_size", "max_aspect", "flip", "caption")
         key |= {"data.source": raw.fingerprint, "data.where": list(data.where)}
         key |= {f"data.{path}": getattr(data, path) for path in paths}
         used = ["vae", *(texts if data.cache == "all" else [])]
-    return key | {f"weights of {name}": weights_hash(components[name]) for name in used}
+    return key | models_used(family, used)
 
 
 def maker(raw: Raw, recipe: Recipe, family: Family) -> Make:
@@ -214,17 +217,6 @@ def store_dtype(recipe: Recipe) -> torch.dtype:
     return torch.float32 if exact else torch.float16
 
 
-def weights_hash(module: nn.Module) -> str:
-    """What changes when any weight tensor does: names, shapes and 64 values of each, spread over it."""
-    digest = hashlib.sha256()
-    for name, value in module.state_dict().items():
-        flat = value.reshape(-1)
-        some = flat[:: max(1, len(flat) // 64)][:64].float().cpu()
-        digest.update(f"{name} {tuple(value.shape)}".encode())
-        digest.update(some.numpy().tobytes())
-    return digest.hexdigest()
-
-
 def _pictures(source: Source, data: Data, seed: int) -> Pictures:
     return Pictures(source, resolution=data.resolution, flip=data.flip, seed=seed)
 
@@ -235,7 +227,3 @@ def _filtered(raw: Raw) -> int:
     return (
         sum(piece.filtered for unit in range(source.units) for piece in source.pieces(unit)) if source else 0
     )
-
-
-def _hash(value: object) -> str:
-    return hashlib.sha256(json.dumps(value).encode()).hexdigest()

@@ -15,14 +15,19 @@ import torch
 from accelerate.state import AcceleratorState
 from PIL import Image
 from safetensors.torch import load_file
+from typer.testing import CliRunner
 
 from sets_on_disk import picture, picture_folder
-from tdd_cli.errors import UsageError
+from tdd_cli.cli import app
+from tdd_cli.errors import TddError, UsageError
+from tdd_cli.families import load_family
 from tdd_cli.recipe import load_recipe
 from tdd_cli.run import Run
 from tdd_cli.training import conduct as conducting
 from tdd_cli.training.assemble import assemble
-from tdd_cli.training.resume import differences, settle_data, settle_recipe, unfinished
+from tdd_cli.training.origins import weights_hash
+from tdd_cli.training.resume import check_same, differences, settle_origins, take_recipe, unfinished
+from tdd_cli.training.stock import Raw, origins
 
 SMALL = (
     "train.steps=5", "train.warmup=1", "train.global_batch=2", "train.device_batch=2", "data.resolution=32",
@@ -188,23 +193,83 @@ def run(tmp_path):
 def test_another_recipe_is_refused_saying_which_keys_differ(run):
     asked = load_recipe("emoji-4to8", ["train.lr=1e-9", "target.rule=pcm"])
     with pytest.raises(UsageError) as refused:
-        settle_recipe(run, asked, force=False)
+        check_same(run, asked)
     assert f"train.lr: {run.load_recipe().train.lr} in the run, 1e-09 asked for" in refused.value.message
     assert 'target.rule: "tdd" in the run, "pcm" asked for' in refused.value.message
     assert "target.phases: not there in the run, 4 asked for" in refused.value.message
     assert "--force" in refused.value.hint
-    settle_recipe(run, asked, force=True)
+    first = run.load_recipe()
+    take_recipe(run, asked)
     assert run.load_recipe() == asked
+    check_same(run, asked)
     assert list(differences(run.load_recipe(), asked)) == []
+    take_recipe(run, first)
+    take_recipe(run, first)
+    kept = [run.recipe.with_name(f"recipe.before-{n}.yaml") for n in (1, 2, 3)]
+    assert [load_recipe(str(path)) for path in kept[:2]] == [first, asked]
+    assert not kept[2].exists()
 
 
-def test_changed_data_are_refused(run):
-    settle_data(run, "a" * 64, force=False)
-    settle_data(run, "a" * 64, force=False)
-    with pytest.raises(UsageError, match="the data have changed"):
-        settle_data(run, "b" * 64, force=False)
-    settle_data(run, "b" * 64, force=True)
-    assert json.loads(run.manifest.read_text())["data"] == "b" * 64
+def test_changed_data_or_models_are_refused_saying_which(run):
+    made_of = {"data.source": "a" * 64, "weights of vae": "c" * 64}
+    settle_origins(run, made_of, force=False)
+    settle_origins(run, made_of, force=False)
+    other = made_of | {"data.source": "b" * 64}
+    with pytest.raises(UsageError, match=f"other than when {run.folder} was started: data.source$"):
+        settle_origins(run, other, force=False)
+    settle_origins(run, other, force=True)
+    assert json.loads(run.manifest.read_text())["made_of"] == other
+
+
+def test_forcing_what_cannot_be_done_leaves_the_run_as_it_was(run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    before = run.recipe.read_bytes()
+    done = CliRunner().invoke(
+        app, ["distill", "--resume", str(run.folder), "--set", "data.source=does/not.parquet", "--force"]
+    )
+    assert isinstance(done.exception, TddError)
+    assert run.recipe.read_bytes() == before
+
+
+def test_what_a_run_is_made_of_changes_with_every_part(tiny_folders):
+    def made_of(change=lambda family: None):
+        family = load_family("sdxl", str(tiny_folders["sdxl"]))
+        change(family)
+        return origins(Raw(prompts=["a fox"], fingerprint="0"), family)
+
+    def strengthen(family):
+        with torch.no_grad():
+            next(family.net.parameters()).mul_(1.01)
+
+    def rescale(family):
+        family.pipeline().vae.register_to_config(scaling_factor=0.5)
+
+    def predict(family):
+        family.pipeline().scheduler.register_to_config(prediction_type="sample")
+
+    def rename(family):
+        family.pipeline().tokenizer.add_tokens(["unheard-of"])
+
+    whole = made_of()
+    assert whole == made_of()
+    changed = {
+        name: [key for key in whole if made_of(change)[key] != whole[key]]
+        for name, change in (
+            ("weights", strengthen), ("scale", rescale), ("prediction", predict), ("words", rename)
+        )
+    }  # fmt: skip
+    assert changed == {
+        "weights": ["weights of unet"],
+        "scale": ["settings of vae"],
+        "prediction": ["settings of scheduler"],
+        "words": ["words of tokenizer"],
+    }
+
+
+def test_weights_are_the_same_in_sixteen_bits(tiny_folders):
+    folder = str(tiny_folders["sdxl"])
+    half = load_family("sdxl", folder, dtype=torch.bfloat16)
+    assert weights_hash(half.net) == weights_hash(load_family("sdxl", folder).net)
 
 
 def test_auto_means_the_newest_unfinished_run_of_the_recipe(run, tmp_path):

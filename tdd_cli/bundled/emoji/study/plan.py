@@ -27,8 +27,12 @@ GUIDANCE = "0.75,1,1.25"  # among which each method's best is looked for
 WIDE = "1-8"  # guidance of the ablations
 SHARES = (4, 2)  # budgets of part 3: a half and a quarter of the whole
 RATES = ("5e-5", "1.5e-4", "5e-4", "1.5e-3")  # learning rates of part 4
+NOISY = {  # part 5: learning rate -> the run, of the two methods that are sampled with noise
+    "eta-0.3": {"1.5e-4": "eta-0.3-lr1.5e-4", "5e-4": "eta-0.3-lr5e-4", "1.5e-3": "eta-0.3"},
+    "ctm": {"1.5e-4": "ctm-lr1.5e-4", "5e-4": "ctm"},
+}
 METRICS = "fid,kid,clip,teacher"
-PARTS = (1, 2, 3, 4)
+PARTS = (1, 2, 3, 4, 5)
 
 
 class Point(NamedTuple):
@@ -69,7 +73,7 @@ class Size:
 
 def tasks(folder: Path, size: Size, parts: Sequence[int] = PARTS) -> list[Task]:
     """All tasks of some parts in an order in which each finds what it needs."""
-    chosen = {1: methods, 2: ablations, 3: efficiency, 4: rates}
+    chosen = {1: methods, 2: ablations, 3: efficiency, 4: rates, 5: noisy_rates}
     found = [task for part in parts for task in chosen[part](folder, size)]
     return list({task.name: task for task in found}.values())
 
@@ -119,6 +123,14 @@ def rates(folder: Path, size: Size) -> Iterator[Task]:
         for name in rate_names(method).values():
             yield from _trainings(folder, one, name, part=4)
             yield _measurement(folder, one, "rates", name, {"steps": "4"}, part=4)
+
+
+def noisy_rates(folder: Path, size: Size) -> Iterator[Task]:
+    """Part 5: TDD trained for noise, and CTM, at several learning rates with the whole budget, with noise."""
+    for runs in NOISY.values():
+        for name in runs.values():
+            yield from _trainings(folder, size, name, part=5)
+            yield _measurement(folder, size, "noisy", name, {"steps": STEPS, "eta": "0.2"}, part=5)
 
 
 def rate_names(method: str) -> dict[str, str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from tdd_cli.bundled.emoji.study.plan import METHODS, RATES, rate_names
+from tdd_cli.bundled.emoji.study.plan import METHODS, NOISY, RATES, rate_names
 from tdd_cli.bundled.emoji.study.rows import FIGURES, Row
 from tdd_cli.bundled.emoji.study.summary import Mean, ahead, best_guidance, mean_of, teacher_row
 from tdd_cli.evaluation.metrics import COLUMNS
@@ -131,6 +131,14 @@ ABLATION_TABLES: dict[str, tuple[str, Sequence[Any], Sequence[tuple[str, str, di
         [
             (f"trained with {eta}", name, {"steps": 4, "guidance": 1.0})
             for eta, name in (("0", "tdd"), ("0.1", "eta-0.1"), ("0.2", "eta-0.2"), ("0.3", "eta-0.3"))
+        ],
+    ),
+    "Learning rates of the two methods with noise (eta 0.2), whole budget": (
+        "steps", range(4, 9),
+        [
+            (f"{title}, {rate}", name, {"eta": 0.2, "guidance": 1.0})
+            for run, title in (("eta-0.3", "TDD, trained with 0.3"), ("ctm", "CTM"))
+            for rate, name in NOISY[run].items()
         ],
     ),
     "Early and equal schedules": (

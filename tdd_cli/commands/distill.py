@@ -70,7 +70,7 @@ def distill(
     """
     from tdd_cli.recipe import DEFAULT_RECIPE, load_recipe, recipe_name
     from tdd_cli.run import Run
-    from tdd_cli.training.resume import settle_recipe, unfinished
+    from tdd_cli.training.resume import check_same, unfinished
 
     changes = [*(overrides or []), *([f"train.seed={seed}"] if seed is not None else [])]
     if resume not in (None, "auto"):
@@ -84,9 +84,9 @@ def distill(
     if dry_run:
         _print_plan(chosen)
         return
-    if run is not None:
-        settle_recipe(run, chosen, force=force)
-    else:
+    if run is not None and not force:
+        check_same(run, chosen)
+    if run is None:
         shown = f"recipe {name}{'' if recipe else ' (the default)'}: {chosen.description}"
         typer.echo(shown, err=True)
     _go(chosen, run, name=recipe_name(name), out=out, max_steps=max_steps, force=force)
@@ -99,7 +99,7 @@ def _go(
     from tdd_cli.processes import together
     from tdd_cli.training.assemble import assemble
     from tdd_cli.training.conduct import finish, restore
-    from tdd_cli.training.resume import changed_versions, settle_data
+    from tdd_cli.training.resume import changed_versions, settle_origins, take_recipe
 
     with together(), _memory(recipe):
         parts = assemble(recipe, show=_fill_cache)
@@ -109,8 +109,10 @@ def _go(
         resumed = run is not None
         run = run or _create(recipe, parts, name=name, out=out)
         if parts.accelerator.is_main_process:
-            settle_data(run, parts.stock.fingerprint, force=force)
+            settle_origins(run, parts.stock.made_of, force=force)
         start = restore(run, parts, say=say) if resumed else 0
+        if parts.accelerator.is_main_process:
+            take_recipe(run, recipe)
         if resumed and (changed := changed_versions(run)):
             say(f"not to the bit the same run any more: {', '.join(changed)}")
         stop = min(recipe.train.steps, max_steps or recipe.train.steps)

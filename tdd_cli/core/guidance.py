@@ -11,6 +11,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from tdd_cli.core.device import moved
+
 Cond = dict[str, Tensor]
 """What a network takes besides x_t and t: tensors whose first dimension is the batch."""
 
@@ -74,9 +76,9 @@ def drop_text(cond: Cond, null: Cond, keep: Tensor) -> tuple[Cond, Tensor]:
     tuned afterwards.
     """
     some = next(iter(cond.values()))
-    mask = keep.to(some.device)
+    mask = moved(keep, some.device)
     dropped = {name: torch.where(_like(mask, value), value, null[name]) for name, value in cond.items()}
-    return dropped, keep.nonzero().squeeze(1).to(some.device)
+    return dropped, moved(keep.nonzero().squeeze(1), some.device)
 
 
 def concat(*conds: Cond) -> Cond:

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Generator, Tensor
 
+from tdd_cli.core.device import moved
 from tdd_cli.core.guidance import Denoiser
 from tdd_cli.core.schedule import NoiseSchedule
 
@@ -123,4 +124,4 @@ class ImageNoise:
     def draw(self, shape: Sequence[int], device: torch.device | str = "cpu") -> Tensor:
         """The next noise of every picture, float32 [B, *shape]."""
         rows = [torch.randn(tuple(shape), generator=generator) for generator in self.generators]
-        return torch.stack(rows).to(device)
+        return moved(torch.stack(rows), device)

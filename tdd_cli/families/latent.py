@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from tdd_cli.core.device import moved
 from tdd_cli.core.schedule import NoiseSchedule
 from tdd_cli.errors import UsageError
 from tdd_cli.families.base import Cond
@@ -92,7 +93,7 @@ class LatentFamily:
     @torch.no_grad()
     def encode_images(self, pixels: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
         """x0 of pixels [B, 3, H, W] in [-1, 1]: the posterior's mean, or a draw by `generator`."""
-        pixels = pixels.to(self.vae.device, torch.float32)
+        pixels = moved(pixels, self.vae.device).float()
         found = [self.vae.encode(part).latent_dist for part in _few(pixels, pixels[0, 0].numel())]
         posterior = type(found[0])(torch.cat([part.parameters for part in found]))
         z: Tensor = posterior.mode() if generator is None else posterior.sample(generator)

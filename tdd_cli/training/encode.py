@@ -7,6 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from tdd_cli.core.device import moved
 from tdd_cli.data.batches import Batch, Key
 from tdd_cli.families.base import Cond, Family
 from tdd_cli.training.prepare import COND, check_latents
@@ -34,7 +35,7 @@ def once(family: Family) -> Encode:
             if key not in kept:
                 kept[key] = family.encode_images(pixels[None])[0].cpu()
         x0 = torch.stack([kept[key] for key in batch.keys])
-        return x0.to(family.schedule.alpha.device, non_blocking=True), _cond(family, batch)
+        return moved(x0, family.schedule.alpha.device), _cond(family, batch)
 
     return encode
 
@@ -42,7 +43,7 @@ def once(family: Family) -> Encode:
 def from_latents(family: Family) -> Encode:
     """x0 out of the cache; captions through the text encoders."""
     device = family.schedule.alpha.device
-    return lambda batch: (batch.tensors["x0"].to(device, non_blocking=True), _cond(family, batch))
+    return lambda batch: (moved(batch.tensors["x0"], device), _cond(family, batch))
 
 
 def from_cache(family: Family) -> Encode:
@@ -51,10 +52,10 @@ def from_cache(family: Family) -> Encode:
     sized = "sizes" in family.encode_prompts([""])
 
     def encode(batch: Batch) -> tuple[Tensor, Cond]:
-        tensors = {name: value.to(device, non_blocking=True) for name, value in batch.tensors.items()}
+        tensors = {name: moved(value, device) for name, value in batch.tensors.items()}
         x0 = tensors.pop("x0")
         cond = {name.removeprefix(COND): value for name, value in tensors.items()}
-        return x0, {**cond, **({"sizes": batch.sizes.to(device)} if sized else {})}
+        return x0, {**cond, **({"sizes": moved(batch.sizes, device)} if sized else {})}
 
     return encode
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from tdd_cli.core.device import moved
 from tdd_cli.core.guidance import drop_text, guided
 from tdd_cli.core.loss import Distance, distillation_loss
 from tdd_cli.core.targets import Selector
@@ -123,8 +124,8 @@ def micro_loss(
     x0, cond = encode(batch)
     null = family.null(cond)
     cond, kept = drop_text(cond, null, draws.keep)
-    noise = draws.noise(tuple(x0.shape[1:])).to(x0.device)
-    t, t_prev, s = (time.to(x0.device) for time in (draws.t, draws.t_prev, draws.s))
+    noise = moved(draws.noise(tuple(x0.shape[1:])), x0.device)
+    t, t_prev, s = (moved(time, x0.device) for time in (draws.t, draws.t_prev, draws.s))
     with pair.steady():
         return distillation_loss(
             family.schedule,

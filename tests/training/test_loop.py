@@ -2,11 +2,16 @@
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
+from tdd_cli.core.loss import LOSSES
 from tdd_cli.core.targets import TARGETS, tdd
 from tdd_cli.core.times import solver_grid
+from tdd_cli.data.batches import Batch
+from tdd_cli.families import load_family
 from tdd_cli.training.draws import draw_step
-from tdd_cli.training.loop import Shares, learning_rate
+from tdd_cli.training.loop import Method, Shares, learning_rate, micro_loss
+from tdd_cli.training.student import lora_pair
 
 GRID = solver_grid(250)
 
@@ -63,3 +68,49 @@ def test_the_learning_rate_rises_then_stays_or_falls():
     assert cosine(4) == 1.0
     assert cosine(8) == pytest.approx(0.5)
     assert cosine(11) < 0.05
+
+
+READS = {"_local_scalar_dense", "nonzero", "equal", "is_nonzero", "masked_select"}  # of torch: the host waits
+
+
+class Reading(TorchDispatchMode):
+    """Notes the operations whose outcome the host needs, on tensors the device has."""
+
+    def __init__(self):
+        super().__init__()
+        self.found = []
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        if function.overloadpacket.__name__ in READS:
+            self.found.append(function.overloadpacket.__name__)
+        return function(*args, **(kwargs or {}))
+
+
+def micro_step(folder, device):
+    """A micro-step that has nothing left to encode, to be taken."""
+    family = load_family("sdxl", str(folder), device=device)
+    cond = family.encode_prompts(["a fox", "the sun", "a tree", "rain"])
+    x0 = torch.randn(4, 4, 4, 4, device=device)
+    pair = lora_pair(family, rank=2)
+    method = Method(GRID, tdd(GRID), LOSSES["pseudo_huber"](), guidance=3.0, drop_text=0.25)
+    family.null(cond)
+    drawn, nothing = draws(batch=4), Batch({}, [], torch.empty(0))
+    return lambda: micro_loss(family, pair, method, nothing, drawn, lambda batch: (x0, cond))
+
+
+def test_a_micro_step_reads_nothing_back(tiny_folders):
+    step = micro_step(tiny_folders["sdxl"], "cpu")
+    with Reading() as reading:
+        step().backward()
+    assert reading.found == ["nonzero"]  # of which prompts are dropped, drawn on the CPU
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_micro_step_does_not_wait_for_the_gpu(tiny_folders):
+    step = micro_step(tiny_folders["sdxl"], "cuda")
+    step().backward()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        step().backward()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")

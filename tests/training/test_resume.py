@@ -113,6 +113,15 @@ def row_groups(folder):
     return folder
 
 
+def parquet_file(folder):
+    """Seven pictures in one file."""
+    folder.mkdir()
+    pictures = [{"bytes": png(i), "path": None} for i in range(7)]
+    table = pa.table({"image": pictures, "text": [f"a fox {i}" for i in range(7)]})
+    pq.write_table(table, folder / "0.parquet")
+    return folder / "0.parquet"
+
+
 def png(seed):
     file = io.BytesIO()
     picture(seed).save(file, "PNG")
@@ -130,7 +139,8 @@ def beside(folder):
 
 
 SOURCES = {
-    "parquet": ("train.ema=0.9",),
+    "the bundled emoji": ("train.ema=0.9",),
+    "a parquet file": ("data.flip=false",),
     "folder with metadata.csv": ("data.cache=none",),
     "folder with .txt beside": ("data.workers=1",),
     "folder seen again and again": ("train.steps=12",),
@@ -152,6 +162,7 @@ SOURCES = {
 
 
 MAKES = {
+    "a parquet file": parquet_file,
     "folder with metadata.csv": lambda folder: picture_folder(folder, 7),
     "folder with .txt beside": beside,
     "folder seen again and again": lambda folder: picture_folder(folder, 5),

@@ -151,14 +151,14 @@ def eval(
     before = Result.load(folder / FILE) if (folder / FILE).is_file() else None
     empty = result_of(plan, [])
     if before:
-        check_alike(empty, before)
+        check_alike(empty, before, hint=f"Another --out than {folder}: a folder is of one protocol.")
     if past and not force:
-        check_alike(empty, past)
+        check_alike(empty, past, hint="Measure both by one protocol, or compare all the same: --force.")
     entries = list(_measure(plan, worker))
     if worker.index == 0:
         result = result_of(plan, entries)
         if before:
-            result = join(result, with_samples(before, folder))
+            result = join(result, with_samples(before, folder), rebased=bool(against))
         if past:
             result = compared(result, with_samples(past, Path(str(against)).parent))
         remarked = replace(result, remarks=remarks(rules, result.measures, result.entries))

@@ -32,7 +32,7 @@ class Entry:
     reference_unreadable: int = 0  # of the set's real pictures, where it was compared with them
     baseline: bool = False
     apart: str = ""  # how it was measured otherwise than the result it stands in, where --force put it there
-    shards: str = ""  # the folder of its shards, beside eval.json
+    shards: str = ""  # the folder of its shards, beside eval.json; "" where it was measured for another file
     samples: Mapping[int, Image.Image] = field(default_factory=dict, compare=False)  # by caption; not saved
 
     @property
@@ -101,30 +101,25 @@ class Result:
             ) from None
 
 
-def check_alike(new: Result, old: Result) -> None:
+def check_alike(new: Result, old: Result, *, hint: str) -> None:
     """UsageError where two results were not measured alike."""
     problem = difference(new, old)
     if problem:
-        raise UsageError(
-            f"the results cannot be compared: {problem}",
-            hint="Measure both by one protocol, use another --out, or compare all the same: --force.",
-        )
+        raise UsageError(f"the results cannot be compared: {problem}", hint=hint)
 
 
-def join(new: Result, old: Result) -> Result:
+def join(new: Result, old: Result, *, rebased: bool = False) -> Result:
     """The new result with the entries of an old one that was measured alike.
 
-    A subject that is in both is the new one, with the figures of both. The baselines are those of the new
-    result, if it has any: old ones are then subjects like others, and what is not comparable goes.
+    A subject that is in both is the new one, with the figures of both. `rebased`: other baselines have been
+    named; the old ones are then subjects like others, and those of other files go.
     """
-    again = any(entry.baseline for entry in new.entries)
-    before = [replace(entry, baseline=False) if again else entry for entry in old.entries]
-    theirs = {entry.key: entry for entry in before if not entry.apart}
+    theirs = {entry.key: entry for entry in old.entries if entry.shards}
     measured = {entry.key for entry in new.entries}
-    if again:
-        kept = [entry for key, entry in theirs.items() if key not in measured]
+    if rebased:
+        kept = [replace(entry, baseline=False) for key, entry in theirs.items() if key not in measured]
     else:
-        kept = [entry for entry in before if entry.baseline or entry.key not in measured]
+        kept = [entry for entry in old.entries if entry.baseline or entry.key not in measured]
     fresh = [
         replace(entry, figures={**theirs[entry.key].figures, **entry.figures})
         if entry.key in theirs
@@ -137,7 +132,9 @@ def join(new: Result, old: Result) -> Result:
 def compared(new: Result, past: Result) -> Result:
     """The new result with a past one's entries as baselines; what was measured otherwise is marked so."""
     problem = difference(new, past) or ""
-    baselines = [replace(entry, baseline=True, apart=entry.apart or problem) for entry in past.entries]
+    baselines = [
+        replace(entry, baseline=True, apart=entry.apart or problem, shards="") for entry in past.entries
+    ]
     return _with(new, baselines, past)
 
 
@@ -152,11 +149,14 @@ def with_samples(result: Result, folder: Path) -> Result:
 
 def _with(result: Result, entries: Sequence[Entry], of: Result) -> Result:
     """The result with further entries, and all that is known of how they were measured."""
+    together = [*entries, *result.entries]
+    used = {figure.environment for entry in together for figure in entry.figures.values()}
+    places = {**of.environments, **result.environments}
     return replace(
         result,
-        entries=[*entries, *result.entries],
+        entries=together,
         measures={**of.measures, **result.measures},
-        environments={**of.environments, **result.environments},
+        environments={key: place for key, place in places.items() if key in used},
     )
 
 

@@ -1,6 +1,8 @@
 """Small sets on disk: pictures with captions, and a folder in COCO's layout."""
 
+import io
 import json
+import tarfile
 
 import torch
 from PIL import Image
@@ -40,3 +42,20 @@ def coco_folder(folder, count, year=2014):
     found = {"images": images, "annotations": annotations}
     (folder / "annotations" / f"captions_val{year}.json").write_text(json.dumps(found))
     return folder
+
+
+def encoded(colour="red", size=(16, 12), kind="PNG"):
+    """A picture of one colour as the bytes of its file."""
+    file = io.BytesIO()
+    Image.new("RGB", size, colour).save(file, kind)
+    return file.getvalue()
+
+
+def write_tar(path, members, **settings):
+    """A tar of these files: name -> content."""
+    with tarfile.open(path, "w", **settings) as file:
+        for name, content in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            file.addfile(info, io.BytesIO(content))
+    return path

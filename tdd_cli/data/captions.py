@@ -23,9 +23,10 @@ def texts(cell: Any, where: str) -> list[str]:
     cells = cell if isinstance(cell, (list, tuple)) else [cell]
     try:
         found = [one.decode("utf-8-sig") if isinstance(one, bytes) else one for one in cells]
-    except UnicodeDecodeError:
+        kept = [str(one).strip() for one in found if one is not None]
+        "".join(kept).encode()  # half of a surrogate pair is no text, and no tokenizer takes it
+    except (UnicodeError, RecursionError):  # the latter of lists in lists
         raise Reject("unreadable caption", where) from None
-    kept = [str(one).strip() for one in found if one is not None]
     if not any(kept):
         raise Reject("no caption", where)
     return [one for one in kept if one]

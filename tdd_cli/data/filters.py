@@ -27,7 +27,7 @@ class Threshold:
         value = row.get(self.column)
         try:
             return value is not None and bool(SIGNS[self.sign](float(value), self.bound))
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             return False
 
 

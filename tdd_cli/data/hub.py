@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import TypeVar
 
@@ -30,7 +31,7 @@ def hub_files(source: str, split: str) -> list[str]:
     from datasets import load_dataset_builder
 
     name, revision = hub_name(source)
-    builder = asked(source, partial(load_dataset_builder, name, revision=revision))
+    builder = from_hub(source, partial(load_dataset_builder, name, revision=revision))
     splits: dict[str, list[str]] = dict(builder.config.data_files or {})
     if split not in splits:
         raise DataError(
@@ -46,7 +47,26 @@ def hub_files(source: str, split: str) -> list[str]:
     return files
 
 
-def asked(source: str, ask: Callable[[], Found]) -> Found:
+def from_hub(source: str, ask: Callable[[], Found]) -> Found:
+    """What `datasets` answers of a set on the hub, or in its cache where the hub does not answer.
+
+    The hub is asked once whether it is there: the client alone would retry for half a minute.
+    """
+    from tdd_cli.families.loading import hub_answers
+
+    if hub_answers():
+        return asked(source, ask, absent="is no folder or file here, and the hub does not give it")
+    try:
+        with _offline():
+            return asked(source, ask)
+    except MissingComponent as error:
+        raise MissingComponent(
+            f"{source!r} is no folder or file here, nor in the hub's cache, and the hub does not answer",
+            hint=error.hint,
+        ) from None
+
+
+def asked(source: str, ask: Callable[[], Found], *, absent: str = "cannot be reached") -> Found:
     """What `datasets` answers; MissingComponent where the hub does not, DataError for what cannot be read."""
     from datasets import disable_progress_bars
     from datasets.exceptions import DatasetNotFoundError, DatasetsError
@@ -56,9 +76,23 @@ def asked(source: str, ask: Callable[[], Found]) -> Found:
         return ask()
     except (DatasetNotFoundError, ConnectionError) as error:
         raise MissingComponent(
-            f"the data set {source!r} is not here, and the hub does not give it ({first_line(error)})",
+            f"{source!r} {absent} ({first_line(error)})",
             hint="Give a local folder or parquet file, or download it where the hub can be reached.",
         ) from None
     except (DatasetsError, OSError, ValueError, RuntimeError) as error:
         cause = error.__cause__ or error
         raise DataError(f"{source} cannot be read: {first_line(cause)}", hint=LAYOUT) from None
+
+
+@contextmanager
+def _offline() -> Iterator[None]:
+    """Have `datasets` and the hub's client ask nobody."""
+    from datasets import config
+    from huggingface_hub import constants
+
+    before = config.HF_HUB_OFFLINE, constants.HF_HUB_OFFLINE
+    config.HF_HUB_OFFLINE = constants.HF_HUB_OFFLINE = True
+    try:
+        yield
+    finally:
+        config.HF_HUB_OFFLINE, constants.HF_HUB_OFFLINE = before

@@ -5,12 +5,17 @@ from __future__ import annotations
 import re
 from glob import glob, has_magic
 from itertools import chain
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from tdd_cli.errors import DataError
 
 _RANGE = re.compile(r"(\d+)\.\.(\d+)")
 _BRACES = re.compile(r"\{([^{}]+)\}")
+UNPACK = {
+    ".gz": "gunzip", ".tgz": "gunzip", ".bz2": "bunzip2", ".tbz2": "bunzip2", ".xz": "unxz", ".txz": "unxz",
+    ".zst": "unzstd", ".zip": "unzip", ".7z": "7z x", ".rar": "unrar x",
+}  # fmt: skip
+"""By how a file's name ends: what unpacks it."""
 
 
 def expand(pattern: str) -> list[str]:
@@ -26,6 +31,16 @@ def here(pattern: str) -> list[str]:
     if absent or not paths:
         raise DataError(f"there is no file {absent or pattern}", hint="Check data.source.")
     return paths
+
+
+def check_unpacked(source: str) -> None:
+    """DataError where a data.source names compressed files."""
+    suffix = PurePath(source.partition("?")[0]).suffix.lower()
+    if suffix in UNPACK:
+        raise DataError(
+            f"data.source {source!r}: compressed tars and other packed files ({suffix}) are not read",
+            hint=f"Unpack them: {UNPACK[suffix]} FILE. Then give the .tar files, or the folder.",
+        )
 
 
 def _braces(pattern: str) -> list[str]:

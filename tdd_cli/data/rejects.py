@@ -13,6 +13,7 @@ REASONS = (
     "unreadable caption",
     "filtered",  # by data.where
     "truncated file",
+    "damaged file",
 )
 """Every reason there is, in the order in which counts of them are kept."""
 

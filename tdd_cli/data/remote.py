@@ -11,6 +11,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
+from urllib.error import HTTPError
 from urllib.request import urlopen
 
 from huggingface_hub.utils import WeakFileLock  # type: ignore[attr-defined]
@@ -19,6 +20,9 @@ from tdd_cli.errors import MissingComponent
 from tdd_cli.files import replacing
 
 NEWEST = 16  # files that stay whatever the room: those in use, and those of the turn before
+PAUSES = (2.0, 8.0)  # seconds before a second and a third attempt to fetch a file
+TIMEOUT = 30.0  # seconds without a byte
+FOR_GOOD = (FileNotFoundError, PermissionError, ImportError, ValueError)  # file systems' words for "never"
 ABANDONED = 3600.0  # seconds after which a half-made file is that of a process that was killed
 
 
@@ -104,14 +108,33 @@ def _used(path: Path) -> bool:
 
 
 def _download(address: str, to: Path) -> None:
-    try:
-        if address.startswith(("http://", "https://")):
-            with urlopen(address, timeout=60) as answer, to.open("wb") as file:
-                shutil.copyfileobj(answer, file, 2**20)
-        else:
-            from fsspec.core import url_to_fs
+    """Fetch a file, again after a pause where that may help; MissingComponent where it cannot be had."""
+    for pause in (*PAUSES, None):
+        try:
+            return _fetch(address, to)
+        except Exception as error:  # file systems raise what their clients do
+            if pause is None or not _passes(error):
+                raise unreachable(address, error) from None
+            time.sleep(pause)
 
-            system, place = url_to_fs(address)
-            system.get_file(place, str(to))
-    except Exception as error:  # file systems raise what their clients do
-        raise unreachable(address, error) from None
+
+def _fetch(address: str, to: Path) -> None:
+    """Fetch a file once; OSError where less of it comes than was said."""
+    if not address.startswith(("http://", "https://")):
+        from fsspec.core import url_to_fs
+
+        system, place = url_to_fs(address)
+        system.get_file(place, str(to))
+        return
+    with urlopen(address, timeout=TIMEOUT) as answer, to.open("wb") as file:
+        shutil.copyfileobj(answer, file, 2**20)
+        said, came = answer.headers.get("Content-Length"), file.tell()
+    if said and int(said) != came:
+        raise OSError(f"cut short: {came:,} of {int(said):,} bytes came")
+
+
+def _passes(error: Exception) -> bool:
+    """Whether an error may not come again: a server in trouble, a transfer cut short, a timeout."""
+    if isinstance(error, HTTPError):
+        return error.code >= 500 or error.code in (408, 429)
+    return not isinstance(error, FOR_GOOD)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
-import tarfile
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -15,11 +13,12 @@ from tdd_cli.data.files import FileSource
 from tdd_cli.data.pictures import decode
 from tdd_cli.data.rejects import Reject
 from tdd_cli.data.remote import fetch, identity, is_remote
+from tdd_cli.data.rows import from_json
 from tdd_cli.data.sources import Piece, Sample
+from tdd_cli.data.tars import LOST, Members, contents
 
 PICTURES = ("jpg", "jpeg", "png", "webp")
-Members = dict[str, tuple[int, int]]  # extension -> (offset, bytes) in the tar
-TRUNCATED = "(truncated)"  # stands as the key of what a damaged tar's end would have held
+LISTS = 2  # of what is in a tar, as they are kept: those of another number are made again
 
 
 def is_tar(source: str) -> bool:
@@ -28,14 +27,14 @@ def is_tar(source: str) -> bool:
 
 
 class TarSource(FileSource):
-    """Samples of tar files, each found by where it lies in its file; a damaged end costs one sample.
+    """Samples of tar files, each found by where it lies in its file; a place of damage costs one sample.
 
     The default column names take any picture, and the .txt or the "caption" of the .json; others are
     extensions ("cls.jpg"), or keys of the .json ("json.title").
     """
 
     def pieces(self, unit: int) -> list[Piece]:
-        """All of a tar, its damaged end counted as one sample."""
+        """All of a tar, each place of damage counted as one sample."""
         if unit not in self._pieces:
             self._pieces[unit] = [Piece(len(self._contents(unit)))]
         return self._pieces[unit]
@@ -44,8 +43,8 @@ class TarSource(FileSource):
         """One sample; Reject where it cannot be used."""
         key, members = self._contents(unit)[index]
         where = f"{self.paths[unit]}: {key}"
-        if key == TRUNCATED:
-            raise Reject("truncated file", self.paths[unit])
+        if key in LOST:
+            raise Reject(LOST[key], self.paths[unit])
         values = self._json(unit, members, where)
         if not all(threshold.holds(values) for threshold in self.columns.where):
             raise Reject("filtered", where)
@@ -77,7 +76,7 @@ class TarSource(FileSource):
         if "json" not in members:
             return {}
         try:
-            values = json.loads(self._bytes(unit, members["json"]))
+            values = from_json(self._bytes(unit, members["json"]))
         except ValueError:
             raise Reject("unreadable caption", where) from None
         return values if isinstance(values, dict) else {}
@@ -94,29 +93,6 @@ class TarSource(FileSource):
 
     def _look(self, unit: int) -> list[tuple[str, Members]]:
         """What is in a tar."""
-        key = hashlib.sha256(identity(self.paths[unit]).encode()).hexdigest()[:32]
+        key = hashlib.sha256(f"{LISTS}\0{identity(self.paths[unit])}".encode()).hexdigest()[:32]
         found = self._listed(key, lambda: contents(self._local(unit)))
         return [(name, members) for name, members in found]
-
-
-def contents(path: Path) -> list[tuple[str, Members]]:
-    """The samples of a tar in their order: (key, where each of its files lies). Nothing is unpacked."""
-    found: dict[str, Members] = {}
-    whole, damaged = path.stat().st_size, False
-    try:
-        with tarfile.open(path, "r:") as tar:
-            for member in tar:
-                if not member.isfile():
-                    continue
-                folder, slash, name = member.name.rpartition("/")
-                stem, _, extension = name.partition(".")
-                key = folder + slash + stem
-                if member.offset_data + member.size > whole:
-                    found.pop(key, None)
-                    damaged = True
-                    break
-                found.setdefault(key, {})[extension.lower()] = (member.offset_data, member.size)
-            damaged = damaged or 0 < whole - tar.offset < tarfile.BLOCKSIZE  # cut within a header
-    except tarfile.TarError:
-        damaged = True
-    return [*found.items(), *([(TRUNCATED, {})] if damaged else [])]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -82,7 +83,7 @@ def open_source(
     room       bytes that copies of what is far away may take
     """
     from tdd_cli.data import hub, shards, streams, tables
-    from tdd_cli.data.paths import here
+    from tdd_cli.data.paths import check_unpacked, here
 
     columns = columns or Columns()
     tars = partial(shards.TarSource, columns=columns, folder=folder, room=room)
@@ -95,13 +96,14 @@ def open_source(
         if not inside:
             return tables.folder(path, columns)
         source = str(path / inside[0])
+    check_unpacked(source)
     if shards.is_tar(source):
         return tars(source, here(source))
     if source.partition("?")[0].endswith(".parquet"):
         if streaming:
             return parquet(source, here(source))
         return tables.parquet(source, columns)
-    if hub.is_hub(source):
+    if hub.is_hub(source) and not path.exists():
         if not streaming:
             return tables.hub(source, columns)
         files = hub.hub_files(source, columns.split)
@@ -124,18 +126,19 @@ def check_columns(source: str, columns: Columns, there: Sequence[str]) -> None:
             )
 
 
-def fingerprint_of(paths: Iterable[str]) -> str:
+def fingerprint_of(paths: Sequence[str]) -> str:
     """A hash of the files' names, sizes and times of change, and of addresses as they are.
 
-    Quick for millions; rsync and tar keep it.
+    Names are below the folder that holds all of them. Quick for millions; rsync and tar keep it.
     """
-    digest, remote = hashlib.sha256(), []
-    for path in paths:
-        if is_remote(path):
-            remote.append(path)
-            continue
-        state = Path(path).stat()
-        digest.update(f"{Path(path).name}\0{state.st_size}\0{int(state.st_mtime)}\n".encode())
+    local = [os.path.abspath(path) for path in paths if not is_remote(path)]
+    remote = [path for path in paths if is_remote(path)]
+    root = os.path.commonpath({os.path.dirname(path) for path in local}) if local else ""
+    digest = hashlib.sha256()
+    for path in local:
+        state, name = os.stat(path), path[len(root) :].replace(os.sep, "/").lstrip("/")
+        text = f"{name}\0{state.st_size}\0{int(state.st_mtime)}\n"
+        digest.update(text.encode("utf-8", "surrogateescape"))
     if not remote:
         return digest.hexdigest()
     return hashlib.sha256("\n".join([digest.hexdigest(), *remote]).encode()).hexdigest()

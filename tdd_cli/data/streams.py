@@ -54,7 +54,7 @@ class ParquetSource(FileSource):
         group = bisect_right(starts, index) - 1
         rows, index = self._rows(unit, group), index - starts[group]
         if index >= len(rows):
-            raise Reject("truncated file", self.paths[unit])
+            raise Reject("damaged file", self.paths[unit])
         row = captions.legible(rows.slice(index, 1).to_pylist, where)[0]
         labels: Labels = {"captions": captions.texts(row[self.columns.caption], where)}
         content, where = encoded(row[self.columns.image], where)

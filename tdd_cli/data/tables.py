@@ -13,9 +13,9 @@ from torch import Generator
 
 from tdd_cli.data import captions
 from tdd_cli.data.captions import Labels
-from tdd_cli.data.folders import metadata_files, metadata_rows
-from tdd_cli.data.hub import asked, hub_name
-from tdd_cli.data.paths import here
+from tdd_cli.data.folders import metadata_files, metadata_rows, named
+from tdd_cli.data.hub import asked, from_hub, hub_name
+from tdd_cli.data.paths import check_unpacked, here
 from tdd_cli.data.pictures import decode, encoded
 from tdd_cli.data.rejects import Reject
 from tdd_cli.data.sources import LAYOUT, Columns, Piece, Sample, check_columns, fingerprint_of
@@ -100,12 +100,15 @@ def folder(path: Path, columns: Columns) -> TableSource:
     if metadata_files(path):
         rows = Dataset.from_dict(metadata_rows(path, columns))
         return table(rows, str(path), columns, partial(_folder_hash, path))
-    pictures = [str(file) for file in _files(path) if file.suffix.lower() in PICTURES]
+    files = _files(path)
+    pictures = [str(file) for file in files if file.suffix.lower() in PICTURES]
     if not any(Path(file).with_suffix(".txt").is_file() for file in pictures):
         what = "pictures but no captions" if pictures else "no pictures"
+        for file in [] if pictures else files:
+            check_unpacked(str(file))
         raise DataError(f"{path} holds {what}", hint=LAYOUT)
     return TableSource(
-        Dataset.from_dict({"image": pictures}),
+        Dataset.from_dict({"image": [named(picture) for picture in pictures]}),
         str(path),
         image_column="image",
         labels_of=_captions_beside,
@@ -118,14 +121,14 @@ def folder(path: Path, columns: Columns) -> TableSource:
 def parquet(source: str, columns: Columns) -> TableSource:
     """Parquet files: one path, or several by * and {000..009}."""
     paths = here(source)
-    rows = _load(source, "parquet", data_files=paths, split="train")
+    rows = asked(source, partial(_load, "parquet", data_files=paths, split="train"))
     return table(rows, source, columns, partial(fingerprint_of, paths))
 
 
 def hub(source: str, columns: Columns) -> TableSource:
     """A data set on the hub, or in its cache."""
     name, revision = hub_name(source)
-    rows = _load(source, name, revision=revision, split=columns.split)
+    rows = from_hub(source, partial(_load, name, revision=revision, split=columns.split))
     return table(rows, source, columns, partial(_text_hash, rows._fingerprint))
 
 
@@ -171,10 +174,10 @@ def _passing(rows: Any, columns: Columns) -> Any:
     return rows.select(passing)
 
 
-def _load(source: str, *arguments: Any, split: str, **keywords: Any) -> Any:
+def _load(*arguments: Any, **keywords: Any) -> Any:
     from datasets import Dataset, load_dataset
 
-    rows = asked(source, partial(load_dataset, *arguments, split=split, **keywords))
+    rows = load_dataset(*arguments, **keywords)
     assert isinstance(rows, Dataset)
     return rows
 
@@ -192,7 +195,7 @@ def _captions_beside(row: dict[str, Any], where: str) -> Labels:
 
 
 def _folder_hash(path: Path) -> str:
-    return fingerprint_of(map(str, _files(path)))
+    return fingerprint_of([str(file) for file in _files(path)])
 
 
 def _contents_hash(path: Path) -> str:

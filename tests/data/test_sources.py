@@ -6,6 +6,7 @@ import io
 import json
 import os
 import pickle
+import shutil
 import tarfile
 import threading
 
@@ -253,7 +254,7 @@ def test_what_is_no_tar_costs_one_sample(tmp_path):
     (tmp_path / "a.tar").write_bytes(b"nothing of the kind" * 100)
     source = open_source(str(tmp_path / "a.tar"))
     assert count(source, 0) == 1
-    assert reason(source, 0) == "truncated file"
+    assert reason(source, 0) == "damaged file"
 
 
 def test_a_tar_that_changed_is_looked_through_again(tmp_path):
@@ -343,6 +344,39 @@ def test_a_file_that_is_not_parquet_is_said(tmp_path):
         open_source(str(tmp_path / "data.parquet"))
 
 
-def test_an_absent_hub_is_a_missing_component():
-    with pytest.raises(MissingComponent, match="the hub does not give it"):
-        open_source("nobody/no-such-data")
+@pytest.mark.parametrize("name", ["a/0.tar.gz", "a/{0..9}.tgz", "https://host/0.tar.zst", "a.zip"])
+def test_compressed_files_are_refused_as_such(name):
+    with pytest.raises(DataError, match="compressed tars and other packed files") as refused:
+        open_source(name)
+    assert "Unpack them: " in refused.value.hint
+
+
+def test_a_folder_of_compressed_tars_is_refused_as_such(tmp_path):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "0.tar.gz").touch()
+    with pytest.raises(DataError, match="compressed tars"):
+        open_source("a")
+
+
+def test_a_file_of_another_kind_is_not_looked_for_on_the_hub(tmp_path):
+    folder(tmp_path / "pictures", {"a.png": png()})
+    with pytest.raises(DataError, match=r"'pictures/metadata\.jsonl' is neither a folder"):
+        open_source("pictures/metadata.jsonl")
+
+
+# --- what changes with the data ---
+
+
+def test_the_fingerprint_is_of_names_below_the_folder_wherever_that_lies(tmp_path):
+    for name in ("one/0", "two/1"):
+        (tmp_path / "a" / name).parent.mkdir(parents=True)
+        (tmp_path / "a" / name).with_suffix(".png").write_bytes(png())
+        (tmp_path / "a" / name).with_suffix(".txt").write_text("words")
+    for file in tmp_path.rglob("*.*"):
+        os.utime(file, (1000, 1000))
+    before = open_source("a").fingerprint()
+    shutil.copytree(tmp_path / "a", tmp_path / "elsewhere" / "b")
+    assert open_source(str(tmp_path / "elsewhere" / "b")).fingerprint() == before
+    for file in (tmp_path / "a" / "two").iterdir():
+        file.rename(tmp_path / "a" / "one" / file.name)
+    assert open_source("a").fingerprint() != before

@@ -108,6 +108,22 @@ def test_prompts_from_text_csv_and_parquet(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a.jsonl", '{"text": "a fox", "id": 1}\n\n{"id": 2}\n"a tent"\n{"text": null}\n'),
+        ("a.json", '[{"text": "a fox"}, {"text": " "}, {"text": "a tent"}]'),
+        ("a.json", '["a fox", "a tent"]'),
+        ("a.tsv", "id\ttext\n1\ta fox\n2\ta tent\n"),
+        ("a.csv", f"text,id\na fox,{'x' * 200_000}\na tent,2,more\n"),
+        ("a.prompts", "a fox\na tent\n"),
+    ],
+)
+def test_prompts_of_every_kind_of_file(tmp_path, name, content):
+    (tmp_path / name).write_text(content)
+    assert read_prompts(str(tmp_path / name)) == ["a fox", "a tent"]
+
+
+@pytest.mark.parametrize(
     ("name", "content", "message"),
     [
         ("none.txt", None, "there is no file"),
@@ -115,6 +131,14 @@ def test_prompts_from_text_csv_and_parquet(tmp_path):
         ("a.txt", b"caf\xe9", "cannot be read"),
         ("a.csv", b"prompt\na fox\n", "no column 'text'; it has prompt"),
         ("a.parquet", b"nothing", "cannot be read"),
+        ("a.jsonl", b'{"text": "a fox"}\n{"text": "a', "cannot be read: line 2: "),
+        ("a.jsonl", b'{"prompt": "a fox"}\n', "no column 'text'; it has prompt"),
+        ("a.jsonl", b'{"text": ["a fox"]}\n', r"\['a fox'\]\" is no prompt"),
+        ("a.jsonl", rb'{"text": "\ud83d broken"}', "cannot be read: .* surrogates not allowed"),
+        ("a.json", b"[" * 100_000, "nested too deeply"),
+        ("a.json", b"[]", "holds no prompts"),
+        ("a.xlsx", b"PK\3\4\xff\xfe", r"a \.xlsx file is read as text, and this is none"),
+        ("a.arrow", b"ARROW1\0\0", r"an? \.arrow file is read as text, and this is none"),
     ],
 )
 def test_unusable_prompt_files_are_said(tmp_path, name, content, message):

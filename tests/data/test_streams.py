@@ -188,6 +188,12 @@ def test_parquet_behind_an_address(far, tmp_path):
         streamed(far[0].replace("000", "999"), tmp_path)
 
 
+@pytest.fixture(autouse=True)
+def no_hub(monkeypatch):
+    """Nobody is asked whether it is there."""
+    monkeypatch.setattr("tdd_cli.families.loading.hub_answers", lambda: False)
+
+
 class Builder:
     """What `datasets` makes of a data set on the hub, its files as given."""
 

@@ -46,9 +46,9 @@ class Data(Section):
     prompts: str | None = Field(
         default=None,
         min_length=1,
-        description="in place of source: a file of prompts (one a line, or the caption_column of a .csv, .tsv, "
-        ".json, .jsonl or .parquet), of which the teacher makes the latents; bundled:emoji has its data's "
-        "captions",
+        description="in place of source: a file of prompts (one a line, or the caption_column of a .csv, "
+        ".tsv, .json, .jsonl or .parquet), of which the teacher makes the latents; bundled:emoji has its "
+        "data's captions",
     )
     streaming: bool = Field(
         default=False,

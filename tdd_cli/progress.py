@@ -53,7 +53,8 @@ class Meter:
         if done == self.total or now - self._shown >= PLAIN_SECONDS:
             self._shown = now
             left = (now - self._began) / max(done - self._first, 1) * (self.total - done)
-            self.say(f"{self.what} {done}/{self.total}  {note}  {_clock(left)} left")
+            words = (f"{self.what} {done}/{self.total}", note, f"{_clock(left)} left")
+            self.say("  ".join(word for word in words if word))
 
     def say(self, text: str) -> None:
         """A line of its own, above the live one."""

@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from tdd_cli import __version__
 from tdd_cli.errors import DataError, UsageError
+from tdd_cli.files import file_hash
 from tdd_cli.pictures import read_settings
 from tdd_cli.run import Inference
 from tdd_cli.sampling import Sampling
@@ -129,11 +130,7 @@ def _checksum(path: Path) -> str:
     if path.is_dir():
         listing = sorted((str(p.relative_to(path)), p.stat().st_size) for p in path.rglob("*") if p.is_file())
         return hashlib.sha256(repr(listing).encode()).hexdigest()
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
-    return digest.hexdigest()
+    return file_hash(path)
 
 
 def _tuple(value: Any) -> Any:

@@ -73,6 +73,16 @@ def test_every_shipped_recipe_starts_with_its_command_and_has_every_section(name
     assert set(Recipe.model_fields) <= {path[0] for path in places if path}
 
 
+@pytest.mark.parametrize("name", ["sdxl-4to8", "sd15-4to8"])
+def test_every_line_of_a_large_recipe_is_published_or_says_why_not(name):
+    header, _, sections = find_recipe(name).read_text(encoding="utf-8").partition("description:")
+    keys = [line for line in sections.splitlines() if re.match(r"  \w+:", line)]
+    assert len(keys) > 40
+    assert [line for line in keys if not re.search(r"  ?# (published|ours: \w)", line)] == []
+    for what in ("Hardware: ", "Memory, estimated: ", "Time, estimated: ", "Loss, estimated: "):
+        assert f"\n# {what}" in header
+
+
 @pytest.mark.parametrize("rule", ["lcm", "pcm", "ctm"])
 def test_the_relatives_differ_from_tdd_in_target_learning_rate_and_sampling_only(rule):
     ours, theirs = load_recipe("emoji-4to8").model_dump(), load_recipe(f"emoji-{rule}").model_dump()

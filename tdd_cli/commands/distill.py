@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -88,7 +89,8 @@ def distill(
         check_same(run, chosen)
     if run is None:
         shown = f"recipe {name}{'' if recipe else ' (the default)'}: {chosen.description}"
-        typer.echo(shown, err=True)
+        if not _place()[0]:
+            typer.echo(shown, err=True)
     _go(chosen, run, name=recipe_name(name), out=out, max_steps=max_steps, force=force)
 
 
@@ -131,14 +133,23 @@ def _go(
 
 
 def _print_plan(recipe: Recipe) -> None:
-    """The resolved recipe and what the run will need; no weights are loaded."""
+    """The resolved recipe and what the run will need, by the first process; no weights are loaded."""
     from tdd_cli.recipe import dump_recipe
     from tdd_cli.training.plan import lines, make_plan
 
-    plan = make_plan(recipe)
+    process, processes = _place()
+    if process:
+        return
+    plan = make_plan(recipe, processes=processes)
     typer.echo(dump_recipe(recipe))
     for line in lines(plan, recipe):
         typer.echo(line)
+
+
+def _place() -> tuple[int, int]:
+    """(which of the processes this is, how many there are), as the launcher says."""
+    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    return int(os.environ.get("RANK", "0")) if processes > 1 else 0, processes
 
 
 def _create(recipe: Recipe, parts: Assembled, *, name: str, out: Path | None) -> Run:
@@ -175,11 +186,20 @@ def _fill_cache(what: str, total: int, made: Iterator[int]) -> None:
     """Make what is missing of a cache, showing how it goes; what is interrupted goes on where it stopped."""
     from tdd_cli.progress import Meter
 
-    done = 0
-    with Meter(what, total) as meter:
-        for count in made:
-            done += count
-            meter.show(done, "")
+    done, (process, processes) = 0, _place()
+    share = f", the share of process {process + 1} of {processes}" if processes > 1 else ""
+    try:
+        with Meter("samples", total) as meter:
+            meter.say(f"{what}: {total:,} samples{share}")
+            for count in made:
+                done += count
+                if not process:
+                    meter.show(done, "")
+    except KeyboardInterrupt:
+        raise Interrupted(
+            f"stopped {what}: the files of it that are whole are kept, the one being made is not",
+            hint="The same command goes on from there.",
+        ) from None
 
 
 def _train(recipe: Recipe, run: Run, parts: Assembled, *, start: int, stop: int) -> None:
@@ -189,6 +209,8 @@ def _train(recipe: Recipe, run: Run, parts: Assembled, *, start: int, stop: int)
 
     step = start
     shown = parts.accelerator.is_main_process
+    if shown:
+        _tidy(run, parts)
     with Meter("step", stop, done=start) as meter, _signals() as caught:
         for report in conduct(recipe, run, parts, start=start, stop=stop, halt=lambda: bool(caught)):
             step = report.step
@@ -203,6 +225,17 @@ def _train(recipe: Recipe, run: Run, parts: Assembled, *, start: int, stop: int)
             f"stopped at step {step} of {stop}; the state is saved",
             hint=f"Go on with: tdd distill --resume {run.folder}",
         )
+
+
+def _tidy(run: Run, parts: Assembled) -> None:
+    """By the process that writes, before the first step: remove what a killed one left, note the machine."""
+    from tdd_cli.training.checkpoint import sweep
+    from tdd_cli.training.rates import note_machine
+
+    for path in (*sweep(run.checkpoints), *sweep(run.folder)):
+        typer.echo(f"removed {path}: a process was killed while writing it", err=True)
+    machine = parts.accelerator
+    note_machine(run, processes=machine.num_processes, kind=machine.device.type)
 
 
 @contextmanager

@@ -20,6 +20,7 @@ from tdd_cli.data.pictures import decode, encoded
 from tdd_cli.data.rejects import Reject
 from tdd_cli.data.sources import LAYOUT, Columns, Piece, Sample, check_columns, fingerprint_of
 from tdd_cli.errors import DataError
+from tdd_cli.files import file_hash
 
 PICTURES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
 
@@ -89,7 +90,7 @@ def bundled_emoji() -> TableSource:
         image_column="image",
         labels_of=_emoji_labels,
         rule="emoji",
-        fingerprint=partial(_contents_hash, DATA),
+        fingerprint=partial(file_hash, DATA),
     )
 
 
@@ -196,10 +197,6 @@ def _captions_beside(row: dict[str, Any], where: str) -> Labels:
 
 def _folder_hash(path: Path) -> str:
     return fingerprint_of([str(file) for file in _files(path)])
-
-
-def _contents_hash(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def _text_hash(text: str) -> str:

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable
 from pathlib import Path
 
 from tdd_cli.evaluation.cache import cache_folder
 from tdd_cli.evaluation.protocol import text_hash
-from tdd_cli.files import write_atomic
-
-CHUNK = 2**22  # bytes
+from tdd_cli.files import file_hash, write_atomic
 
 
 def fingerprint(path: Path) -> str:
@@ -33,15 +30,6 @@ def contents_hash(files: Iterable[Path], root: Path) -> str:
     found = text_hash(f"{file.relative_to(root).as_posix()} {file_hash(file)}" for file in files)
     write_atomic(known, found)
     return found
-
-
-def file_hash(path: Path) -> str:
-    """SHA-256 of a file's content."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(CHUNK):
-            digest.update(chunk)
-    return digest.hexdigest()
 
 
 def _state(file: Path) -> str:

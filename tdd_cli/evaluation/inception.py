@@ -8,7 +8,6 @@ with torch-fidelity's.
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +18,7 @@ from torch.nn import functional as F
 
 from tdd_cli.errors import MissingComponent, UsageError
 from tdd_cli.evaluation.cache import cache_folder
-from tdd_cli.files import replacing
+from tdd_cli.files import file_hash, replacing
 
 NAME = "weights-inception-2015-12-05-6726825d.pth"
 URL = f"https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/{NAME}"
@@ -190,7 +189,7 @@ def read(path: Path) -> dict[str, Tensor]:
     """
     if not path.is_file():
         raise UsageError(f"there is no file {path}", hint=f"It is {NAME}, 96 MB: {URL}")
-    found = hashlib.sha256(path.read_bytes()).hexdigest()
+    found = file_hash(path)
     if found != SHA256:
         raise UsageError(
             f"{path} is not Inception 2015-12-05: its SHA-256 is {found[:16]}..., not {SHA256[:16]}...",

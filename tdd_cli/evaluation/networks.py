@@ -20,6 +20,7 @@ from torch.nn import functional as F
 
 from tdd_cli.errors import MissingComponent, UsageError
 from tdd_cli.evaluation.protocol import record_hash
+from tdd_cli.files import file_hash
 
 
 @dataclass(frozen=True)
@@ -88,10 +89,9 @@ def emoji(device: torch.device, weights: Path | None) -> Network:
             "the bundled feature network is not in this installation", hint="Install tdd-cli again."
         )
     net = load().to(device)
-    digest = hashlib.sha256(WEIGHTS.read_bytes()).hexdigest()
     return Network(
         "emoji",
-        digest,
+        file_hash(WEIGHTS),
         f"64 px; means of the last two stages, {net.width} features",
         net,
         partial(_pixels, side=64),

@@ -16,8 +16,9 @@ from tdd_cli.data.sources import Columns
 from tdd_cli.errors import DataError, MissingComponent, TddError, UsageError
 from tdd_cli.evaluation import coco
 from tdd_cli.evaluation.cache import cache_folder
-from tdd_cli.evaluation.identity import file_hash, fingerprint
+from tdd_cli.evaluation.identity import fingerprint
 from tdd_cli.evaluation.protocol import EvalSet, Reference, text_hash
+from tdd_cli.files import file_hash
 from tdd_cli.pictures import to_images
 from tdd_cli.recipe_keys import did_you_mean
 

@@ -1,7 +1,11 @@
-"""Checkpoints: a folder per step, complete or not there at all. Tensors as safetensors, the rest as JSON."""
+"""Checkpoints: a folder per step, complete or not there at all. Tensors as safetensors, the rest as JSON.
+
+state.json has the SHA-256 of each file beside it, and of what else it says itself.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import inspect
 import json
 import re
@@ -17,10 +21,12 @@ from torch import Tensor
 
 from tdd_cli.errors import UsageError
 from tdd_cli.families.sharded import gathered, part_of
-from tdd_cli.files import replacing
+from tdd_cli.files import file_hash, replacing
 from tdd_cli.training.optimizers import page, unwrapped
 
 _NAME = re.compile(r"step-(\d+)")
+_HALF_WRITTEN = re.compile(r"\.(step-\d+|student|adapter)\.partial-.+")  # by files.replacing
+_STATE = "state.json"
 
 
 def save(
@@ -50,7 +56,10 @@ def save(
         for name, state in files.items():
             save_file(gathered(state, keep=True), beside / f"{name}.safetensors")
         made = {"class": type(unwrapped(optimizer)).__name__, **others}
-        (beside / "state.json").write_text(json.dumps({"step": step, "optimizer": made, **extra}))
+        record = {"step": step, "optimizer": made, **extra}
+        hashes = {_STATE: _text_hash(record)}
+        hashes |= {file.name: file_hash(file) for file in sorted(beside.iterdir())}
+        (beside / _STATE).write_text(json.dumps({**record, "sha256": hashes}))
     return final
 
 
@@ -59,10 +68,12 @@ def load(
 ) -> tuple[int, dict[str, dict[str, Tensor]], dict[str, object]]:
     """(steps done, states, extra) of a checkpoint, as given to `save`; the optimizer's state is put back.
 
-    That of another optimizer than was saved, as a changed recipe may ask for, is left as it is.
+    That of another optimizer than was saved, as a changed recipe may ask for, is left as it is. UsageError
+    where a file is not as it was written; checkpoints of versions without hashes are taken as they are.
     """
     try:
-        extra = json.loads((checkpoint / "state.json").read_text())
+        extra = json.loads((checkpoint / _STATE).read_text())
+        _check_hashes(checkpoint, extra.pop("sha256", {}), extra)
         states = {"student": load_file(checkpoint / "student.safetensors")}
         if (average := checkpoint / "ema.safetensors").exists():
             states["ema"] = load_file(average)
@@ -94,6 +105,20 @@ def prune(folder: Path, keep: int, *, milestones: int = 0) -> None:
     for old in list_all(folder)[:-keep]:
         if not milestones or step_of(old) % milestones:
             shutil.rmtree(old)
+
+
+def sweep(folder: Path) -> list[Path]:
+    """Remove the checkpoints and results in a folder that a killed process left half-written; what they were.
+
+    For the process that writes them, before it writes any: another's under way would be removed as well.
+    """
+    found = [path for path in folder.glob(".*") if _HALF_WRITTEN.fullmatch(path.name)]
+    for path in found:
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+    return sorted(found)
 
 
 def step_of(checkpoint: Path) -> int:
@@ -135,6 +160,17 @@ def restore_optimizer(
         place[keys[-1]] = _laid_out(value, parameters[int(first)]) if isinstance(value, Tensor) else value
     optimizer.load_state_dict(whole)
     page(optimizer)
+
+
+def _check_hashes(checkpoint: Path, hashes: Mapping[str, str], record: Mapping[str, Any]) -> None:
+    """ValueError where a file, or the rest of state.json, is not what was written."""
+    for name, written in hashes.items():
+        if written != (_text_hash(record) if name == _STATE else file_hash(checkpoint / name)):
+            raise ValueError(f"{name} has changed since it was written (by its SHA-256)")
+
+
+def _text_hash(record: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(record).encode()).hexdigest()
 
 
 def _leaves(tree: Mapping[Any, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

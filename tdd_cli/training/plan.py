@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -10,15 +9,18 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from tdd_cli.data.prompts import read_prompts
+from tdd_cli.errors import DataError
 from tdd_cli.families.base import Family, uncropped
 from tdd_cli.families.blank import blank_family
 from tdd_cli.recipe import LoraStudent, Recipe
-from tdd_cli.run import RUNS, recipe_hash, runs
+from tdd_cli.run import RUNS
 from tdd_cli.training.assemble import make_method, make_pair
 from tdd_cli.training.footprint import reborn, weightless
 from tdd_cli.training.log import peak_memory
 from tdd_cli.training.optimizers import OPTIMIZERS
 from tdd_cli.training.precision import precision
+from tdd_cli.training.rates import Rate, forward_batch, measured_rate
 from tdd_cli.training.rehearsal import rehearse
 from tdd_cli.training.stock import sample_bytes
 
@@ -44,6 +46,28 @@ class Memory:
 
 
 @dataclass(frozen=True)
+class Disk:
+    """What is on the disk at the most."""
+
+    checkpoint: int  # bytes of one
+    newest: int  # checkpoints kept for resuming
+    milestones: int  # and those kept for good beside them
+    result: int  # bytes of the student
+    sample: int  # bytes of one in the cache; 0 without one on disk
+    samples: int | None  # in the cache; None where nobody has counted the data yet
+
+    @property
+    def checkpoints(self) -> int:
+        """Bytes of those kept, and of one that is being written beside them."""
+        return (self.newest + self.milestones + 1) * self.checkpoint
+
+    @property
+    def total(self) -> int:
+        """Bytes of all that can be counted."""
+        return self.checkpoints + self.result + self.sample * (self.samples or 0)
+
+
+@dataclass(frozen=True)
 class Plan:
     """What a run comes to."""
 
@@ -52,13 +76,15 @@ class Plan:
     memory: Memory
     busiest: str  # what is done when activations are at their most
     pictures: int  # seen, over all steps
-    disk: int  # bytes of the checkpoints kept
-    cached: int  # bytes of a sample in the cache on disk; 0 without one
-    seconds: float | None  # None where no run of this recipe was measured here
+    disk: Disk
+    rate: Rate | None  # of a run like this one; None where none was measured here
 
 
-def make_plan(recipe: Recipe, root: Path = RUNS) -> Plan:
-    """The plan of a recipe; MissingComponent where the model's configuration is not here."""
+def make_plan(recipe: Recipe, root: Path = RUNS, *, processes: int = 1) -> Plan:
+    """The plan of a recipe, memory for one of the processes.
+
+    MissingComponent where the model's configuration is not here.
+    """
     lora = isinstance(recipe.student, LoraStudent)
     dtype = precision(recipe.train.precision).frozen if lora else torch.float32
     model, side = recipe.model, recipe.data.resolution
@@ -66,8 +92,8 @@ def make_plan(recipe: Recipe, root: Path = RUNS) -> Plan:
     parameters = sum(parameter.numel() for parameter in family.net.parameters())
     encoders = _encoder_bytes(family, recipe.data.cache)
     on_disk, text = recipe.data.cache in ("latents", "all"), recipe.data.cache == "all"
-    cached = sample_bytes(recipe, family, text=text) if on_disk else 0
-    batch = recipe.train.device_batch or recipe.train.global_batch
+    sample = sample_bytes(recipe, family, text=text) if on_disk else 0
+    batch = forward_batch(recipe, processes)
     cond = family.encode_prompts([""] * batch, uncropped(side, side, batch))
     null = family.null(cond)
     parts = [part for part in family.pipeline().components.values() if isinstance(part, nn.Module)]
@@ -90,8 +116,7 @@ def make_plan(recipe: Recipe, root: Path = RUNS) -> Plan:
         cond, null = ({name: value.to(device) for name, value in one.items()} for one in (cond, null))
         working = rehearse(recipe, method, family, pair, cond, null)
     busiest = max(working, key=working.__getitem__)
-    pictures = recipe.train.steps * recipe.train.global_batch
-    rate = measured_rate(recipe, root)
+    newest, milestones = checkpoints_kept(recipe)
     return Plan(
         parameters,
         trainable,
@@ -105,24 +130,35 @@ def make_plan(recipe: Recipe, root: Path = RUNS) -> Plan:
             heap=int(HEAP * working[busiest]) if device == "cpu" else 0,
         ),
         busiest,
-        pictures,
-        recipe.checkpoint.keep * (trained + optimizer + average),
-        cached,
-        pictures / rate if rate else None,
+        recipe.train.steps * recipe.train.global_batch,
+        Disk(
+            checkpoint=trained + optimizer + average,
+            newest=newest,
+            milestones=milestones,
+            result=trained,
+            sample=sample,
+            samples=_samples(recipe) if on_disk else None,
+        ),
+        measured_rate(recipe, root, processes=processes),
     )
 
 
-def measured_rate(recipe: Recipe, root: Path = RUNS) -> float | None:
-    """Pictures a second of the newest run of the same recipe; None where there is none."""
-    for run in runs(root):
-        try:
-            same = json.loads(run.manifest.read_text("utf-8")).get("recipe_sha256") == recipe_hash(recipe)
-        except (OSError, ValueError):
-            continue
-        rates = [record["images_per_s"] for record in run.records()] if same else []
-        if rates:
-            return float(sorted(rates)[len(rates) // 2])
-    return None
+def checkpoints_kept(recipe: Recipe) -> tuple[int, int]:
+    """(newest, milestones beside them) of the checkpoints there are while the last one is written."""
+    rules, steps = recipe.checkpoint, recipe.train.steps
+    before = range(rules.every, steps, rules.every)
+    newest = min(rules.keep, len(before))
+    older = before[: len(before) - newest]
+    return newest, sum(step % rules.keep_every == 0 for step in older) if rules.keep_every else 0
+
+
+def _samples(recipe: Recipe) -> int | None:
+    """How many samples a cache is made from, where that is known without opening pictures."""
+    try:
+        prompts = read_prompts(recipe.data.prompts or "", column=recipe.data.caption_column)
+    except DataError:
+        return None
+    return len(prompts) * recipe.data.per_prompt
 
 
 def lines(plan: Plan, recipe: Recipe) -> Iterator[str]:
@@ -132,12 +168,30 @@ def lines(plan: Plan, recipe: Recipe) -> Iterator[str]:
     yield f"memory       about {_size(plan.memory.total)}: {parts} (most while {plan.busiest})"
     steps, batch = recipe.train.steps, recipe.train.global_batch
     yield f"steps        {steps:,} of {batch:,}: {plan.pictures:,} pictures seen"
-    cache = f", {_size(plan.cached * 1_000_000)} of cache for every million samples" if plan.cached else ""
-    yield f"disk         {_size(plan.disk)} of checkpoints{cache}"
-    hours = (
-        "unknown: no run of this recipe was measured here" if plan.seconds is None else _clock(plan.seconds)
-    )
-    yield f"time         {hours}"
+    yield f"disk         about {_size(plan.disk.total)}: {', '.join(_disk_parts(plan.disk))}"
+    yield f"time         {_time(plan)}"
+
+
+def _disk_parts(disk: Disk) -> Iterator[str]:
+    """What is on the disk, in words."""
+    kept = [f"{disk.newest} newest"] if disk.newest else []
+    kept += [f"{disk.milestones} kept for good"] if disk.milestones else []
+    which = ", ".join([*kept, "1 being written"])
+    yield f"checkpoints {_size(disk.checkpoints)} ({which}, {_size(disk.checkpoint)} each)"
+    yield f"result {_size(disk.result)}"
+    if disk.sample and disk.samples is not None:
+        yield f"cache {_size(disk.sample * disk.samples)} of {disk.samples:,} samples"
+    elif disk.sample:
+        yield f"and {_size(disk.sample * 1_000_000)} of cache for every million samples"
+
+
+def _time(plan: Plan) -> str:
+    """How long the steps will take, in words."""
+    if plan.rate is None:
+        return "unknown: no run like this one was measured here"
+    cache = ", and what the cache takes to make" if plan.disk.sample else ""
+    clock = _clock(plan.pictures / plan.rate.pictures)
+    return f"{clock} at {plan.rate.pictures:.1f} images/s, as in {plan.rate.run}{cache}"
 
 
 def _program_bytes() -> int:

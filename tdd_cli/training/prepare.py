@@ -26,8 +26,8 @@ from tdd_cli.errors import TddError
 from tdd_cli.families.base import Family, uncropped
 
 COND = "cond."  # before the name of a tensor: what the text encoders made of the caption
-Make = Callable[[range], "Part"]
-"""Makes the entries of some samples, by number."""
+Make = Callable[[range], Iterator["Part"]]
+"""Makes the entries of some samples, by number, a batch at a time."""
 
 
 @dataclass
@@ -37,14 +37,25 @@ class Part:
     entries: list[Entry] = field(default_factory=list)
     left_out: Counter[str] = field(default_factory=Counter)
 
+    @property
+    def samples(self) -> int:
+        """How many samples there were."""
+        return len(self.entries) + self.left_out.total()
+
 
 def fill(store: Store, make: Make, *, process: int = 0, processes: int = 1) -> Iterator[int]:
-    """Make the missing parts that fall to this process; yields how many samples each was made from."""
+    """Make the missing parts that fall to this process; yields how many samples each batch was made from.
+
+    A part is kept once it is whole.
+    """
     for part, numbers in store.missing():
         if part % processes == process:
-            made = make(numbers)
-            store.write(part, made.entries, made.left_out)
-            yield len(numbers)
+            whole = Part()
+            for batch in make(numbers):
+                whole.entries += batch.entries
+                whole.left_out.update(batch.left_out)
+                yield batch.samples
+            store.write(part, whole.entries, whole.left_out)
 
 
 @torch.no_grad()
@@ -59,29 +70,28 @@ def encode_pictures(
     dtype: torch.dtype,
     batch: int,
     workers: int = 0,
-) -> Part:
-    """The cache entries of some of a source's pictures, each cut to the shape nearest to its own.
+) -> Iterator[Part]:
+    """The cache entries of some of a source's pictures, each cut to the shape nearest to its own, by batch.
 
     flip: its mirror image too; text: also what the text encoders make of one caption, drawn for good
     """
-    part = Part()
     rows = DataLoader(
         _Cut(source, numbers, list(shapes), flip),
         batch_size=None,
         num_workers=workers,
     )
     waiting: list[_Cropped] = []
+    rejects: list[Reject] = []
     for row in rows:
         if isinstance(row, Reject):
-            part.left_out.update(tally([row]))
+            rejects.append(row)
             continue
         if waiting and (len(waiting) == batch or row.pixels.shape != waiting[0].pixels.shape):
-            part.entries += _encoded(family, waiting, text=text, dtype=dtype)
-            waiting = []
+            yield Part(_encoded(family, waiting, text=text, dtype=dtype), tally(rejects))
+            waiting, rejects = [], []
         waiting.append(row)
-    if waiting:
-        part.entries += _encoded(family, waiting, text=text, dtype=dtype)
-    return part
+    last = _encoded(family, waiting, text=text, dtype=dtype) if waiting else []
+    yield Part(last, tally(rejects))
 
 
 @torch.no_grad()
@@ -98,13 +108,12 @@ def draw_latents(
     text: bool,
     dtype: torch.dtype,
     batch: int,
-) -> Part:
-    """The cache entries of latents that the teacher draws: number n is of prompt n // per_prompt.
+) -> Iterator[Part]:
+    """The cache entries of latents that the teacher draws, by batch: number n is of prompt n // per_prompt.
 
     Each starts from noise of its own, a function of (seed, n): which of them are drawn together changes
     nothing but rounding.
     """
-    part = Part()
     for first in range(numbers.start, numbers.stop, batch):
         rows = range(first, min(first + batch, numbers.stop))
         texts = [prompts[n // per_prompt] for n in rows]
@@ -116,11 +125,11 @@ def draw_latents(
         denoise = guided(family.denoise, cond, family.null(cond), guidance)
         *_, (_, made) = sample(family.schedule, denoise, x, equal(solver_grid(), steps).to(device))
         check_latents(made)
-        kept = _kept_cond(cond) if text else {}
+        kept, entries = _kept_cond(cond) if text else {}, []
         for i, (caption, x0) in enumerate(zip(texts, made.to("cpu", dtype), strict=True)):
             tensors = {"x0": x0.clone(), "sizes": sizes[i], **{name: kept[name][i] for name in kept}}
-            part.entries.append(Entry(tensors, {"captions": [caption]}))
-    return part
+            entries.append(Entry(tensors, {"captions": [caption]}))
+        yield Part(entries)
 
 
 def check_latents(x0: Tensor) -> None:

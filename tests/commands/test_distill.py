@@ -1,6 +1,7 @@
 """tdd distill, as typed."""
 
 import json
+import signal
 
 import pytest
 import torch
@@ -9,7 +10,9 @@ from safetensors.torch import load_file
 from typer.testing import CliRunner
 
 from tdd_cli.cli import app
-from tdd_cli.errors import DataError, MissingComponent, RecipeError, UsageError
+from tdd_cli.data.store import Store
+from tdd_cli.errors import DataError, Interrupted, MissingComponent, RecipeError, UsageError
+from tdd_cli.training import prepare
 
 SMALL = (
     "train.steps=4", "train.warmup=1", "train.global_batch=4", "train.device_batch=4", "data.resolution=32",
@@ -82,6 +85,68 @@ def test_resuming_a_finished_run_changes_nothing(tiny_folders, tmp_path):
     after = load_file(run / "adapter.safetensors")
     assert before.keys() == after.keys()
     assert all(torch.equal(before[key], after[key]) for key in before)
+
+
+def test_resuming_passes_a_damaged_checkpoint_over_and_removes_a_half_written_one(tiny_folders, tmp_path):
+    run = tmp_path / "run"
+    call(*settings(tiny_folders["sdxl"]), "--out", run)
+    optimizer = run / "checkpoints" / "step-000004" / "optimizer.safetensors"
+    content = bytearray(optimizer.read_bytes())
+    content[-2] ^= 1
+    optimizer.write_bytes(content)
+    half = [run / "checkpoints" / ".step-000003.partial-here-1", run / ".student.partial-here-1"]
+    for path in half:
+        path.mkdir()
+    done = call("--resume", run)
+    assert done.exit_code == 0, done.output
+    assert "optimizer.safetensors has changed since it was written" in done.stderr
+    assert f"run {run}: steps 2..4" in done.stderr
+    for path in half:
+        assert f"removed {path}" in done.stderr
+        assert not path.exists()
+
+
+def test_a_run_notes_the_machine_its_rate_is_of(tiny_folders, tmp_path):
+    from tdd_cli.training.rates import device_name, likely_device
+
+    call(*settings(tiny_folders["sdxl"]), "--out", tmp_path / "run", "--max-steps", 1)
+    manifest = json.loads((tmp_path / "run" / "manifest.json").read_text())
+    assert (manifest["processes"], manifest["device"]) == (1, device_name(likely_device()))
+
+
+PROMPTS = (
+    "data.source=null", "data.prompts=prompts.txt", "data.cache=latents", "data.flip=false",
+    "data.teacher_steps=1", "train.device_batch=1",
+)  # fmt: skip
+
+
+def test_a_cache_interrupted_goes_on_where_it_stopped(tiny_folders, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(Store.__init__, "__kwdefaults__", {"per_part": 2})
+    (tmp_path / "prompts.txt").write_text("".join(f"a fox {i}\n" for i in range(5)))
+    words = (*settings(tiny_folders["sdxl"], *PROMPTS), "--out", tmp_path / "run", "--max-steps", 1)
+
+    def interrupted(latents, *, of=prepare.check_latents):
+        interrupted.calls += 1
+        if interrupted.calls == 4:  # the second of the second file
+            signal.raise_signal(signal.SIGINT)
+        of(latents)
+
+    interrupted.calls = 0
+    with monkeypatch.context() as patched:
+        patched.setattr(prepare, "check_latents", interrupted)
+        stopped = call(*words)
+    assert isinstance(stopped.exception, Interrupted), stopped.output
+    assert "that are whole are kept" in stopped.exception.message
+    begun = next(line for line in stopped.stderr.splitlines() if line.startswith("drawing into cache"))
+    assert ", about " in begun
+    assert begun.endswith(": 5 samples")
+    assert "samples 1/5  " in stopped.stderr
+    assert not (tmp_path / "run").exists()
+    AcceleratorState._reset_state(True)
+    again = call(*words)
+    assert again.exit_code == 0, again.output
+    assert ": 3 samples" in again.stderr
 
 
 def test_the_seed_option_is_the_recipes_seed(tiny_folders, tmp_path):

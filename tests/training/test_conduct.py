@@ -261,7 +261,7 @@ def test_prompts_alone_are_enough(tiny_folders, tmp_path, monkeypatch):
 def test_latents_made_of_prompts_are_what_the_teacher_draws(tiny_folders):
     family = load_family("sdxl", str(tiny_folders["sdxl"]))
     seed = seed_at(5, Use.TEACHER, 1)
-    part = draw_latents(
+    [part] = draw_latents(
         family, ["a fox"], range(2), per_prompt=2, size=(32, 32), steps=4, guidance=3.0, seed=5, text=False,
         dtype=torch.float32, batch=2,
     )  # fmt: skip

@@ -15,9 +15,24 @@ def from_csv(text: str, *, delimiter: str = ",") -> list[Row]:
     """The rows below the first line, which names the columns; csv.Error where they cannot be told apart."""
     before = csv.field_size_limit(LONGEST)
     try:
-        return list(csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter))
+        found = list(csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter))
+        if text.count('"') % 2:
+            _check_closed(text, delimiter)
+        return found
     finally:
         csv.field_size_limit(before)
+
+
+def _check_closed(text: str, delimiter: str) -> None:
+    """csv.Error where the last quote is not closed: all rows behind it would be one field of one row."""
+    strict = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    line = 1
+    try:
+        for _ in strict:
+            line = strict.line_num + 1
+    except csv.Error as error:
+        if "unexpected end of data" in str(error):
+            raise csv.Error(f"a quote is opened in line {line} and never closed") from None
 
 
 def from_json(text: str | bytes) -> Any:

@@ -97,7 +97,8 @@ class Result:
             raise UsageError(f"there is no file {path}", hint="tdd eval writes eval.json.") from None
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise UsageError(
-                f"{path} is not a result of tdd eval: {error}", hint="Give the eval.json it wrote."
+                f"{path} is not a result of tdd eval: {error}",
+                hint="Give an eval.json that this version wrote; where an old one is in the way, move it.",
             ) from None
 
 

@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 from PIL import Image, features
 
-from sets_on_disk import encoded, picture, write_tar
+from sets_on_disk import encoded, picture, picture_folder, write_tar
 from tdd_cli.data.filters import parse
 from tdd_cli.data.pictures import crop, decode
 from tdd_cli.data.rejects import Reject
 from tdd_cli.data.sources import Columns, count, open_source
+from tdd_cli.errors import DataError
 
 PNG = encoded()
 
@@ -136,6 +137,18 @@ def test_a_line_of_json_costs_no_more_than_its_picture(tmp_path, line, reason):
 def test_a_number_too_large_for_one_passes_no_threshold(tmp_path):
     line = b'{"file_name": "a.png", "text": "one", "score": ' + b"9" * 400 + b"}\n"
     assert metadata(tmp_path, line + GOOD, Columns(where=parse(["score > 5"]))) == ["two"]
+
+
+def test_a_quote_that_is_never_closed_is_said(tmp_path):
+    folder = picture_folder(tmp_path / "pictures", 4)
+    lines = (folder / "metadata.csv").read_text().splitlines()
+    lines[2] = '001.png,"a dog'
+    (folder / "metadata.csv").write_text("\n".join(lines) + "\n")
+    with pytest.raises(DataError, match="a quote is opened in line 3 and never closed"):
+        open_source(str(folder), Columns())
+    lines[2] = '001.png,a 5" dog'  # no field begins with it
+    (folder / "metadata.csv").write_text("\n".join(lines) + "\n")
+    assert len(open_source(str(folder), Columns())) == 4
 
 
 def test_fields_of_a_csv_may_be_of_any_length(tmp_path):

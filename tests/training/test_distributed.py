@@ -7,11 +7,14 @@ import signal
 import time
 from functools import partial
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from PIL import Image
 
 from processes import PROMPTS, check_same_training, distil, finished, needs_fork, outcome, start
+from sets_on_disk import encoded, write_tar
 from tdd_cli.errors import TddError
 from tdd_cli.files import replacing
 from tdd_cli.training import loop
@@ -54,6 +57,33 @@ def test_uneven_data_with_a_damaged_picture_end_cleanly(tiny_folders, tmp_path):
     distil(tiny_folders["sdxl"], tmp_path / "one", *changes)
     check_same_training(tmp_path / "two", tmp_path / "one")
     assert any(record.get("left_out") for record in outcome(tmp_path / "two")[0])
+
+
+@pytest.mark.parametrize("kind", ["tars", "parquet"])
+def test_two_processes_stream_what_one_does(tiny_folders, tmp_path, monkeypatch, kind):
+    """Several files read by two workers in each process; one of the files is damaged."""
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "data"
+    folder.mkdir()
+    for n in range(3):
+        pictures = [encoded((40 * i, 80 * n, 0), (40, 36)) for i in range(5)]
+        if kind == "tars":
+            files = {f"{i}.png": one for i, one in enumerate(pictures)}
+            write_tar(folder / f"{n}.tar", files | {f"{i}.txt": b"a fox" for i in range(5)})
+        else:
+            rows = {"image": [{"bytes": one, "path": None} for one in pictures], "text": ["a fox"] * 5}
+            pq.write_table(pa.table(rows), folder / f"{n}.parquet", row_group_size=2)
+    broken = sorted(folder.iterdir())[1]
+    broken.write_bytes(broken.read_bytes()[:2000])
+    source = folder if kind == "tars" else folder / "*.parquet"
+    changes = (
+        f"data.source={source}", f"data.streaming={'false' if kind == 'tars' else 'true'}", "data.workers=2",
+        "data.cache=none", "preview.prompts=[]",
+    )  # fmt: skip
+    two = partial(distil, tiny_folders["sdxl"], tmp_path / "two", *changes)
+    assert finished(start(two)) == [0, 0]
+    distil(tiny_folders["sdxl"], tmp_path / "one", *changes)
+    check_same_training(tmp_path / "two", tmp_path / "one")
 
 
 def test_runs_killed_at_any_moment_end_as_if_they_never_were(tiny_folders, tmp_path, prompts):

@@ -65,8 +65,11 @@ class Style:
     shift: float  # pixels to the right
 
 
-def plot(title: str, x_name: str, y_name: str, lines: Sequence[Line]) -> str:
-    """An SVG picture of lines over common axes; readable on light and dark paper."""
+def plot(title: str, x_name: str, y_name: str, lines: Sequence[Line], *, known: Sequence[str] = ()) -> str:
+    """An SVG picture of lines over common axes; readable on light and dark paper.
+
+    known  groups that have the first colours, in this order, whether they are in this plot or not
+    """
     points = [point for line in lines for point in line.points]
     xs = sorted({point.x for line in lines if not line.level for point in line.points}) or [0.0]
     lows = [point.y if point.low is None else point.low for point in points] or [0.0]
@@ -75,7 +78,7 @@ def plot(title: str, x_name: str, y_name: str, lines: Sequence[Line]) -> str:
     to_x = _to_x(min(xs[0], x_ticks[0]), max(xs[-1], x_ticks[-1]))
     to_y = Scale(y_ticks[0], y_ticks[-1], HEIGHT - BOTTOM, TOP)
     gap = min((to_x(b) - to_x(a) for a, b in itertools.pairwise(xs)), default=APART)
-    looks = styles(lines, gap)
+    looks = styles(lines, gap, known)
     legend, height = _legend(lines, looks)
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" role="img" '
@@ -106,12 +109,13 @@ def plot(title: str, x_name: str, y_name: str, lines: Sequence[Line]) -> str:
     return "".join([*parts, *legend, "</svg>"])
 
 
-def styles(lines: Sequence[Line], gap: float) -> list[Style]:
+def styles(lines: Sequence[Line], gap: float, known: Sequence[str] = ()) -> list[Style]:
     """A colour for each group, marks and dashes for the lines in it; lines with error bars side by side.
 
     gap  pixels between neighbouring values of x
     """
-    groups = list(dict.fromkeys(_group(line, i) for i, line in enumerate(lines)))
+    reserved = [f"group {name}" for name in known]
+    groups = list(dict.fromkeys([*reserved, *(_group(line, i) for i, line in enumerate(lines))]))
     members: dict[str, int] = {}
     shifts = _shifts(lines, gap)
     found = []

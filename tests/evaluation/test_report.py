@@ -193,3 +193,11 @@ def test_ticks_are_few_and_hold_the_values(low, high):
     found = ticks(low, high)
     assert 2 <= len(found) <= 9
     assert found[0] <= low <= high <= found[-1] + 1e-9
+
+
+def test_a_known_group_has_one_colour_in_every_plot():
+    lines = [Line(name, [Point(4, 1.0), Point(8, 2.0)], group=name) for name in ("a", "b")]
+    both = styles(lines, 20, known=("b", "a"))
+    alone = styles(lines[:1], 20, known=("b", "a"))
+    assert alone[0].colour == both[0].colour != both[1].colour
+    assert styles(lines[:1], 20)[0].colour == both[1].colour  # else the first is the first

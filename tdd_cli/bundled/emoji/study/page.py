@@ -29,6 +29,7 @@ from tdd_cli.files import write_atomic
 
 PROMPTS = ("a fox", "a red apple", "a rocket", "a hamburger", "a castle", "an octopus")
 SHEET = "study-samples.png"
+COLOURED = (*LINES, "teacher", "no-empty")  # each has one colour in all plots
 
 
 def write_page(rows: Sequence[Row], size: Size, protocol: str, docs: Path) -> Path:
@@ -73,7 +74,8 @@ def pictures(rows: Sequence[Row], size: Size) -> Iterator[tuple[str, str]]:
         }  # fmt: skip
         for name, (heading, axis, lines) in plots.items():
             if any(len(line.points) > 1 for line in lines):
-                yield f"{figure}-{name}", plot(heading, axis, title, [*lines, *_level(rows, figure)])
+                drawn = [*lines, *_level(rows, figure)]
+                yield f"{figure}-{name}", plot(heading, axis, title, drawn, known=COLOURED)
 
 
 def sheet(folder: Path, docs: Path) -> None:
@@ -142,7 +144,10 @@ def _budgets(rows: Sequence[Row], figure: str, size: Size) -> list[Line]:
 
 
 def _joined(found: Mapping[str, Sequence[tuple[int, Mean | None]]]) -> list[Line]:
-    lines = [Line(name, [_point(x, mean) for x, mean in points if mean]) for name, points in found.items()]
+    lines = [
+        Line(name, [_point(x, mean) for x, mean in points if mean], group=name.partition(",")[0])
+        for name, points in found.items()
+    ]
     return [line for line in lines if line.points]
 
 
@@ -151,7 +156,7 @@ def _level(rows: Sequence[Row], figure: str) -> list[Line]:
     teacher = teacher_row(rows)
     if teacher is None or figure != "fid":
         return []
-    return [Line("teacher", [Point(0, teacher.figures["fid"])], level=True)]
+    return [Line("teacher", [Point(0, teacher.figures["fid"])], level=True, group="teacher")]
 
 
 def _point(x: float, mean: Mean) -> Point:

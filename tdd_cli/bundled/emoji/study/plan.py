@@ -62,7 +62,7 @@ class Task:
 
 @dataclass(frozen=True)
 class Size:
-    """How much is spent on the study; the defaults take four to six hours on two cores."""
+    """How much is spent on the study; the defaults take five to seven hours on two cores."""
 
     steps: int = 300  # optimizer steps of every run
     n: int = 384  # pictures of every measurement

@@ -80,11 +80,11 @@ def tasks(folder: Path, size: Size, parts: Sequence[int] = PARTS) -> list[Task]:
 
 def methods(folder: Path, size: Size) -> Iterator[Task]:
     """Part 1: the four methods at 4..8 steps, each with its own sampler; TDD by figure 2a's targets too."""
-    guidance = {**dict.fromkeys(METHODS, GUIDANCE), "tdd-steps": "1,1.25"}
-    for name in guidance:
+    names = (*METHODS, "tdd-steps")
+    for name in names:
         yield from _trainings(folder, size, name, part=1)
-    for name, scales in guidance.items():
-        yield _measurement(folder, size, "methods", name, {"steps": STEPS, "guidance": scales}, part=1)
+    for name in names:
+        yield _measurement(folder, size, "methods", name, {"steps": STEPS, "guidance": GUIDANCE}, part=1)
 
 
 def ablations(folder: Path, size: Size) -> Iterator[Task]:
@@ -96,9 +96,8 @@ def ablations(folder: Path, size: Size) -> Iterator[Task]:
         ("clip", ["tdd"], {**wide, "clip-x0": "off,on"}),
         ("early", ["tdd"], {"steps": "5-7", "schedule": "equal,early"}),
         ("targets", ["one-set"], {"steps": STEPS}),
-        ("samplers", ["tdd", "tdd-steps", "pcm", "ctm"], {"steps": "4,8", "eta": "0,0.2"}),
-        ("samplers", ["lcm"], {"steps": "4,8", "eta": "0"}),
-        ("noise", ["eta-0.3"], {"steps": STEPS, "eta": "0.2"}),
+        ("samplers", [*METHODS, "tdd-steps"], {"steps": "4,8", "eta": "0,0.2"}),
+        ("noise", ["eta-0.3"], {"steps": STEPS, "guidance": GUIDANCE, "eta": "0.2"}),
         ("eta", ["tdd", "eta-0.3", "eta-0.2", "eta-0.1"], {"steps": "4", "eta": "0,0.1,0.2,0.3"}),
     ]
     for name in (*METHODS, *ABLATIONS):

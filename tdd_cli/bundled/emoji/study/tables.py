@@ -17,8 +17,7 @@ NOT_YET = "Not measured yet."
 LIMITS = (
     "Every line is sampled its own way, so `tdd-noise`, trained with eta 0.3 and sampled with 0.2, is held "
     "against PCM without noise; at equal noise see below. That line was added after trials of one seed with "
-    'these pictures, at eta 0 to 0.3. "At its best" is the best of the scales measured: three, for '
-    "`tdd-steps` two, for `tdd-noise` one.\n"
+    'these pictures, at eta 0 to 0.3. "At its best" is the best of the three scales measured.\n'
 )
 WITHIN = 1.15  # asked: the student's FID at 4 steps, over the teacher's
 

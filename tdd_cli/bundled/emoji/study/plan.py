@@ -27,8 +27,9 @@ GUIDANCE = "0.75,1,1.25"  # among which each method's best is looked for
 WIDE = "1-8"  # guidance of the ablations
 SHARES = (4, 2)  # budgets of part 3: a half and a quarter of the whole
 RATES = ("5e-5", "1.5e-4", "5e-4", "1.5e-3")  # learning rates of part 4
+NOISE = "eta-0.3-lr5e-4"  # TDD trained for noise as published, at the rate that part 5 finds best, CTM's own
 NOISY = {  # part 5: learning rate -> the run, of the two methods that are sampled with noise
-    "eta-0.3": {"1.5e-4": "eta-0.3-lr1.5e-4", "5e-4": "eta-0.3-lr5e-4", "1.5e-3": "eta-0.3"},
+    "eta-0.3": {"1.5e-4": "eta-0.3-lr1.5e-4", "5e-4": NOISE, "1.5e-3": "eta-0.3"},
     "ctm": {"1.5e-4": "ctm-lr1.5e-4", "5e-4": "ctm"},
 }
 METRICS = "fid,kid,clip,teacher"
@@ -97,10 +98,10 @@ def ablations(folder: Path, size: Size) -> Iterator[Task]:
         ("early", ["tdd"], {"steps": "5-7", "schedule": "equal,early"}),
         ("targets", ["one-set"], {"steps": STEPS}),
         ("samplers", [*METHODS, "tdd-steps"], {"steps": "4,8", "eta": "0,0.2"}),
-        ("noise", ["eta-0.3"], {"steps": STEPS, "guidance": GUIDANCE, "eta": "0.2"}),
+        ("noise", [NOISE], {"steps": STEPS, "guidance": GUIDANCE, "eta": "0.2"}),
         ("eta", ["tdd", "eta-0.3", "eta-0.2", "eta-0.1"], {"steps": "4", "eta": "0,0.1,0.2,0.3"}),
     ]
-    for name in (*METHODS, *ABLATIONS):
+    for name in (*METHODS, *ABLATIONS, NOISE):
         yield from _trainings(folder, size, name, part=2)
     for what, names, axes in measured:
         for name in names:

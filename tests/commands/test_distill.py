@@ -133,9 +133,11 @@ def test_a_cache_interrupted_goes_on_where_it_stopped(tiny_folders, tmp_path, mo
         of(latents)
 
     interrupted.calls = 0
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background ignores it
     with monkeypatch.context() as patched:
         patched.setattr(prepare, "check_latents", interrupted)
         stopped = call(*words)
+    signal.signal(signal.SIGINT, before)
     assert isinstance(stopped.exception, Interrupted), stopped.output
     assert "that are whole are kept" in stopped.exception.message
     begun = next(line for line in stopped.stderr.splitlines() if line.startswith("drawing into cache"))

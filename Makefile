@@ -15,7 +15,7 @@ demo: $(VENV)/installed
 	@echo "Done. The pictures: samples/ (the fox), and runs/ (the run, with its previews)."
 
 test: $(VENV)/installed-test
-	$(RUN)/python -m pytest -q -n auto --maxprocesses 4
+	$(RUN)/python -m pytest -q -n logical --maxprocesses 4
 
 study: $(VENV)/installed
 	$(RUN)/python -m tdd_cli.bundled.emoji.study

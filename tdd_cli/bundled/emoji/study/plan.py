@@ -81,11 +81,11 @@ def tasks(folder: Path, size: Size, parts: Sequence[int] = PARTS) -> list[Task]:
 
 def methods(folder: Path, size: Size) -> Iterator[Task]:
     """Part 1: the four methods at 4..8 steps, each with its own sampler; TDD by figure 2a's targets too."""
-    names = (*METHODS, "tdd-steps")
-    for name in names:
+    guidance = {**dict.fromkeys(METHODS, GUIDANCE), "tdd-steps": "1,1.25"}
+    for name in guidance:
         yield from _trainings(folder, size, name, part=1)
-    for name in names:
-        yield _measurement(folder, size, "methods", name, {"steps": STEPS, "guidance": GUIDANCE}, part=1)
+    for name, scales in guidance.items():
+        yield _measurement(folder, size, "methods", name, {"steps": STEPS, "guidance": scales}, part=1)
 
 
 def ablations(folder: Path, size: Size) -> Iterator[Task]:

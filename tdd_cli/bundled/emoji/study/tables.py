@@ -18,7 +18,7 @@ LIMITS = (
     "Every line is sampled its own way, so `tdd-noise`, trained with eta 0.3 and sampled with 0.2, is held "
     "against PCM without noise; at equal noise see below. That line was added after trials with these "
     "pictures: of one seed at eta 0 to 0.3, then of its learning rate (below; it is CTM's, 5e-4). "
-    '"At its best" is the best of the three scales measured.\n'
+    '"At its best" is the best of the scales measured: three, for `tdd-steps` two.\n'
 )
 WITHIN = 1.15  # asked: the student's FID at 4 steps, over the teacher's
 

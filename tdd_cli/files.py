@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import platform
 import shutil
@@ -12,22 +11,11 @@ from pathlib import Path
 
 from tdd_cli.errors import UsageError
 
-CHUNK = 2**20  # bytes read at a time
-
 
 def write_atomic(path: Path, content: bytes | str) -> None:
     """Write `content` to `path`: all of it, or, if anything fails, nothing. Text is UTF-8."""
     with replacing(path) as partial:
         partial.write_bytes(content.encode() if isinstance(content, str) else content)
-
-
-def file_hash(path: Path) -> str:
-    """SHA-256 of a file's content, 64 hex digits."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(CHUNK):
-            digest.update(chunk)
-    return digest.hexdigest()
 
 
 def check_writable(folder: Path) -> None:

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from tdd_cli import __version__
 from tdd_cli.errors import DataError, UsageError
-from tdd_cli.files import file_hash
+from tdd_cli.hashes import file_hash
 from tdd_cli.pictures import read_settings
 from tdd_cli.run import Inference
 from tdd_cli.sampling import Sampling

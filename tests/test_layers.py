@@ -36,6 +36,7 @@ LAYERS = {  # a name directly under tdd_cli -> its height; files import from the
     "yaml_lines": 0,
     "shipped": 0,
     "files": 0,
+    "hashes": 0,
     "processes": 0,
     "pictures": 0,
     "progress": 0,

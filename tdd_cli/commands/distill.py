@@ -230,12 +230,13 @@ def _train(recipe: Recipe, run: Run, parts: Assembled, *, start: int, stop: int)
 def _tidy(run: Run, parts: Assembled) -> None:
     """By the process that writes, before the first step: remove what a killed one left, note the machine."""
     from tdd_cli.training.checkpoint import sweep
-    from tdd_cli.training.rates import note_machine
+    from tdd_cli.training.rates import device_name
+    from tdd_cli.training.resume import amend
 
     for path in (*sweep(run.checkpoints), *sweep(run.folder)):
         typer.echo(f"removed {path}: a process was killed while writing it", err=True)
     machine = parts.accelerator
-    note_machine(run, processes=machine.num_processes, kind=machine.device.type)
+    amend(run, processes=machine.num_processes, device=device_name(machine.device.type))
 
 
 @contextmanager

@@ -7,7 +7,6 @@ part-00000.json             how many samples there are, their shapes, what was l
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 from bisect import bisect_right
@@ -27,6 +26,7 @@ from torch import Tensor
 from tdd_cli.data.captions import Labels
 from tdd_cli.errors import DataError
 from tdd_cli.files import replacing, write_atomic
+from tdd_cli.hashes import json_hash
 
 Parts = dict[str, Any]
 """What a cache is made from, by recipe key or in words: JSON values."""
@@ -50,7 +50,7 @@ class Store:
         """
         self.folder, self.samples, self.per_part = folder, samples, per_part
         key = json.loads(json.dumps({**key, "samples": samples, "per_part": per_part}))
-        self.hash = _hash(key)  # 64 hex digits, of everything the cache is made from
+        self.hash = json_hash(key)  # 64 hex digits, of everything the cache is made from
         file = folder / "key.json"
         if file.is_file():
             _check_same(folder, json.loads(file.read_text("utf-8")), key)
@@ -135,7 +135,7 @@ class Contents:
 
 def cache_name(kind: str, key: Parts) -> str:
     """A folder's name for the cache of a key."""
-    return f"{kind}-{_hash(key)[:12]}"
+    return f"{kind}-{json_hash(key)[:12]}"
 
 
 def bytes_worded(count: float) -> str:
@@ -176,10 +176,6 @@ def _check_same(folder: Path, theirs: Parts, ours: Parts) -> None:
             f"the cache in {folder} was made from something else:\n" + "\n".join(lines),
             hint="Give another data.cache_folder, or none: each key then has its own under cache/.",
         )
-
-
-def _hash(key: Parts) -> str:
-    return hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
 
 
 def _short(value: Any) -> str:

@@ -20,7 +20,7 @@ from tdd_cli.data.pictures import decode, encoded
 from tdd_cli.data.rejects import Reject
 from tdd_cli.data.sources import LAYOUT, Columns, Piece, Sample, check_columns, fingerprint_of
 from tdd_cli.errors import DataError
-from tdd_cli.files import file_hash
+from tdd_cli.hashes import file_hash
 
 PICTURES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
 

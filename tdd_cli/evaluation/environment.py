@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from tdd_cli.run import versions
 from tdd_cli.student import fastest, precision
 
 
+@cache
 def environment(batch: int | None) -> dict[str, Any]:
     """The record of this one, for pictures drawn `batch` together, or not drawn here at all (None)."""
     device = fastest()

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from tdd_cli.evaluation.cache import cache_folder
 from tdd_cli.evaluation.protocol import text_hash
-from tdd_cli.files import file_hash, write_atomic
+from tdd_cli.files import write_atomic
+from tdd_cli.hashes import file_hash
 
 
 def fingerprint(path: Path) -> str:

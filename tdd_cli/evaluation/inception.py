@@ -18,7 +18,8 @@ from torch.nn import functional as F
 
 from tdd_cli.errors import MissingComponent, UsageError
 from tdd_cli.evaluation.cache import cache_folder
-from tdd_cli.files import file_hash, replacing
+from tdd_cli.files import replacing
+from tdd_cli.hashes import file_hash
 
 NAME = "weights-inception-2015-12-05-6726825d.pth"
 URL = f"https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/{NAME}"

@@ -20,7 +20,7 @@ from torch.nn import functional as F
 
 from tdd_cli.errors import MissingComponent, UsageError
 from tdd_cli.evaluation.protocol import record_hash
-from tdd_cli.files import file_hash
+from tdd_cli.hashes import file_hash
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,6 @@ Figures of two protocols cannot be compared, so every result carries its own who
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -14,6 +12,7 @@ from typing import Any, Protocol
 from PIL import Image
 
 from tdd_cli.errors import DataError
+from tdd_cli.hashes import json_hash
 
 
 class Pictures(Protocol):
@@ -121,7 +120,7 @@ def frame_text(side: int | None) -> str:
 
 def record_hash(record: Mapping[str, Any]) -> str:
     """A hash of values that JSON can hold, 64 hex digits."""
-    return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
+    return json_hash(dict(record))
 
 
 def text_hash(lines: Iterable[str]) -> str:

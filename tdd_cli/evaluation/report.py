@@ -72,12 +72,7 @@ def page(result: Result) -> str:
 def subjects(result: Result) -> dict[str, str]:
     """Whose pictures were measured: the name in the table, and what identifies it."""
     mark = marks(result.entries)
-    return {
-        label_of(entry, mark): words(
-            {key: value for key, value in entry.subject.items() if key != "sampling"}
-        )
-        for entry in ordered(result.entries)
-    }
+    return {label_of(entry, mark): words(entry.source) for entry in ordered(result.entries)}
 
 
 def places(result: Result) -> dict[str, str]:

@@ -41,6 +41,11 @@ class Entry:
         return record_hash(self.subject)
 
     @property
+    def source(self) -> dict[str, Any]:
+        """What its pictures come from, however they were sampled."""
+        return {key: value for key, value in self.subject.items() if key != "sampling"}
+
+    @property
     def sampling(self) -> Mapping[str, Any]:
         """Steps, guidance and so on; nothing for pictures that existed already."""
         return self.subject.get("sampling") or {}

@@ -18,7 +18,7 @@ from tdd_cli.evaluation import coco
 from tdd_cli.evaluation.cache import cache_folder
 from tdd_cli.evaluation.identity import fingerprint
 from tdd_cli.evaluation.protocol import EvalSet, Reference, text_hash
-from tdd_cli.files import file_hash
+from tdd_cli.hashes import file_hash
 from tdd_cli.pictures import to_images
 from tdd_cli.recipe_keys import did_you_mean
 

@@ -26,8 +26,7 @@ DIGITS = 6  # of a hash, to tell subjects of one name apart
 
 def subject_key(entry: Entry) -> str:
     """Equal for entries of one subject, however it was sampled; others where it was measured otherwise."""
-    record = {key: value for key, value in entry.subject.items() if key != "sampling"}
-    return record_hash({"apart": entry.apart, **record})
+    return record_hash({"apart": entry.apart, **entry.source})
 
 
 def label_of(entry: Entry, mark: Mapping[str, str]) -> str:

@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from tdd_cli.core.device import moved
 from tdd_cli.families.base import Cond, uncropped
 from tdd_cli.families.latent import UNET_TARGETS, LatentFamily
 from tdd_cli.families.loading import Parts
@@ -43,7 +44,7 @@ class SDXL(LatentFamily):
         if sizes is None:
             sizes = uncropped(*self.default_size, len(prompts))
         # float32 even for a 16-bit network: bfloat16 cannot tell 1023 from 1024
-        return {"text": text, "pooled": pooled, "sizes": sizes.to(device, torch.float32)}
+        return {"text": text, "pooled": pooled, "sizes": moved(sizes, device).float()}
 
     def _null_of(self, key: str, value: Tensor) -> Tensor:
         if key == "sizes":

@@ -5,7 +5,6 @@ state.json has the SHA-256 of each file beside it, and of what else it says itse
 
 from __future__ import annotations
 
-import hashlib
 import inspect
 import json
 import re
@@ -21,7 +20,8 @@ from torch import Tensor
 
 from tdd_cli.errors import UsageError
 from tdd_cli.families.sharded import gathered, part_of
-from tdd_cli.files import file_hash, replacing
+from tdd_cli.files import replacing
+from tdd_cli.hashes import file_hash, json_hash
 from tdd_cli.training.optimizers import page, unwrapped
 
 _NAME = re.compile(r"step-(\d+)")
@@ -57,7 +57,7 @@ def save(
             save_file(gathered(state, keep=True), beside / f"{name}.safetensors")
         made = {"class": type(unwrapped(optimizer)).__name__, **others}
         record = {"step": step, "optimizer": made, **extra}
-        hashes = {_STATE: _text_hash(record)}
+        hashes = {_STATE: json_hash(record)}
         hashes |= {file.name: file_hash(file) for file in sorted(beside.iterdir())}
         (beside / _STATE).write_text(json.dumps({**record, "sha256": hashes}))
     return final
@@ -165,12 +165,8 @@ def restore_optimizer(
 def _check_hashes(checkpoint: Path, hashes: Mapping[str, str], record: Mapping[str, Any]) -> None:
     """ValueError where a file, or the rest of state.json, is not what was written."""
     for name, written in hashes.items():
-        if written != (_text_hash(record) if name == _STATE else file_hash(checkpoint / name)):
+        if written != (json_hash(record) if name == _STATE else file_hash(checkpoint / name)):
             raise ValueError(f"{name} has changed since it was written (by its SHA-256)")
-
-
-def _text_hash(record: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(record).encode()).hexdigest()
 
 
 def _leaves(tree: Mapping[Any, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

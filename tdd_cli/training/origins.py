@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterable
 from typing import Any
 
@@ -11,6 +10,7 @@ import torch
 from torch import nn
 
 from tdd_cli.families.base import Family
+from tdd_cli.hashes import json_hash
 
 Origins = dict[str, Any]
 """By recipe key or in words: JSON values."""
@@ -29,7 +29,7 @@ def models_used(family: Family, parts: Iterable[str]) -> Origins:
         found[f"settings of {name}"] = settings_hash(part.config)
         words = name.replace("text_encoder", "tokenizer")
         if words in family.parts.tokenizers:
-            found[f"words of {words}"] = text_hash(components[words].get_vocab())
+            found[f"words of {words}"] = json_hash(components[words].get_vocab())
     return found
 
 
@@ -55,9 +55,4 @@ def weights_hash(module: nn.Module) -> str:
 def settings_hash(config: Any) -> str:
     """Of a part's configuration, but for what says where it came from."""
     known = config.to_dict() if hasattr(config, "to_dict") else dict(config)
-    return text_hash({key: v for key, v in known.items() if key[0] != "_" and key not in NO_MATTER})
-
-
-def text_hash(value: object) -> str:
-    """Of what JSON can hold, 64 hex digits; the order of keys is no matter."""
-    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()
+    return json_hash({key: v for key, v in known.items() if key[0] != "_" and key not in NO_MATTER})

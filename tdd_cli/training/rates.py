@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,10 +12,10 @@ from typing import Any
 import torch
 
 from tdd_cli.errors import TddError
-from tdd_cli.files import write_atomic
 from tdd_cli.recipe import Recipe
-from tdd_cli.run import RUNS, Run, runs
+from tdd_cli.run import RUNS, runs
 from tdd_cli.training.precision import precision
+from tdd_cli.training.resume import manifest
 
 DECIDES = {
     "model": ("family", "path", "config"),
@@ -43,12 +42,12 @@ def measured_rate(recipe: Recipe, root: Path = RUNS, *, processes: int = 1) -> R
     """The rate of the newest run here that went as this one would; None where there is none."""
     wanted, device = pace(recipe, processes), device_name(likely_device())
     for run in runs(root):
+        known = manifest(run)
         try:
-            manifest = json.loads(run.manifest.read_text("utf-8"))
-            same = pace(run.load_recipe(), manifest.get("processes", 1)) == wanted
+            same = pace(run.load_recipe(), known.get("processes", 1)) == wanted
         except (OSError, ValueError, AttributeError, TddError):  # of another version, perhaps
             continue
-        if same and manifest.get("device", device) == device:
+        if same and known.get("device", device) == device:
             rates = [record["images_per_s"] for record in run.records() if record.get("images_per_s")]
             if rates:
                 return Rate(float(median(rates)), run.folder)
@@ -72,14 +71,6 @@ def forward_batch(recipe: Recipe, processes: int) -> int:
     """Samples in one forward pass on one device."""
     share = -(-recipe.train.global_batch // processes)
     return min(recipe.train.device_batch or share, share)
-
-
-def note_machine(run: Run, *, processes: int, kind: str) -> None:
-    """Write into a run's manifest what it runs on, as its rate is one of that."""
-    manifest = json.loads(run.manifest.read_text("utf-8"))
-    noted = {**manifest, "processes": processes, "device": device_name(kind)}
-    if noted != manifest:
-        write_atomic(run.manifest, json.dumps(noted, indent=2) + "\n")
 
 
 def device_name(kind: str) -> str:

@@ -39,7 +39,7 @@ def take_recipe(run: Run, asked: Recipe) -> None:
     number = next(n for n in count(1) if not _before(run, n).exists())
     write_atomic(_before(run, number), run.recipe.read_bytes())
     write_atomic(run.recipe, dump_recipe(asked))
-    _amend(run, recipe_sha256=recipe_hash(asked), seed=asked.train.seed)
+    amend(run, recipe_sha256=recipe_hash(asked), seed=asked.train.seed)
 
 
 def _before(run: Run, number: int) -> Path:
@@ -48,20 +48,19 @@ def _before(run: Run, number: int) -> Path:
 
 def settle_origins(run: Run, made_of: Origins, *, force: bool) -> None:
     """Note what the run is made from, or, if it was noted before, refuse with what is another: UsageError."""
-    before = _manifest(run).get("made_of") or made_of
+    before = manifest(run).get("made_of") or made_of
     differing = [name for name in {**before, **made_of} if before.get(name) != made_of.get(name)]
     if differing and not force:
         raise UsageError(
             f"other than when {run.folder} was started: {', '.join(differing)}",
             hint="Put it back as it was, or add --force to go on with what there is now.",
         )
-    if differing or "made_of" not in _manifest(run):
-        _amend(run, made_of=made_of)
+    amend(run, made_of=made_of)
 
 
 def changed_versions(run: Run) -> list[str]:
     """What is installed in another version than when the run was started, in words."""
-    before, now = _manifest(run).get("versions") or {}, versions()
+    before, now = manifest(run).get("versions") or {}, versions()
     return [f"{name} {before[name]} -> {now.get(name)}" for name in before if before[name] != now.get(name)]
 
 
@@ -87,7 +86,7 @@ def _shown(leaves: dict[str, Any], path: str) -> str:
 
 
 def _is_of(run: Run, name: str | None) -> bool:
-    return name is None or _manifest(run).get("name") == name
+    return name is None or manifest(run).get("name") == name
 
 
 def _is_done(run: Run) -> bool:
@@ -96,7 +95,8 @@ def _is_done(run: Run) -> bool:
     return run.finished and last >= run.load_recipe().train.steps
 
 
-def _manifest(run: Run) -> dict[str, Any]:
+def manifest(run: Run) -> dict[str, Any]:
+    """What a run's manifest says; nothing where it cannot be read."""
     try:
         found = json.loads(run.manifest.read_text("utf-8"))
     except (OSError, ValueError):
@@ -104,5 +104,8 @@ def _manifest(run: Run) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def _amend(run: Run, **changes: Any) -> None:
-    write_atomic(run.manifest, json.dumps({**_manifest(run), **changes}, indent=2) + "\n")
+def amend(run: Run, **changes: Any) -> None:
+    """Write into a run's manifest what has changed, if anything has."""
+    before = manifest(run)
+    if {**before, **changes} != before:
+        write_atomic(run.manifest, json.dumps({**before, **changes}, indent=2) + "\n")

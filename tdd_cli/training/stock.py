@@ -19,9 +19,10 @@ from tdd_cli.data.sources import Columns, Source, count, open_source
 from tdd_cli.data.store import Store, bytes_worded, cache_name, check_room
 from tdd_cli.data.stored import Stored
 from tdd_cli.families.base import Family
+from tdd_cli.hashes import json_hash
 from tdd_cli.recipe import Data, Recipe
 from tdd_cli.training.encode import ENCODERS, Encode
-from tdd_cli.training.origins import Origins, models_used, text_encoders, text_hash
+from tdd_cli.training.origins import Origins, models_used, text_encoders
 from tdd_cli.training.precision import precision
 from tdd_cli.training.prepare import COND, Make, draw_latents, encode_pictures, fill
 
@@ -59,7 +60,7 @@ def open_raw(data: Data, seed: int) -> Raw:
     """What the recipe's data section names; DataError, within seconds, where nothing of it can be used."""
     if data.prompts is not None:
         prompts = read_prompts(data.prompts, column=data.caption_column)
-        return Raw(prompts=prompts, fingerprint=text_hash(prompts))
+        return Raw(prompts=prompts, fingerprint=json_hash(prompts))
     assert data.source is not None
     columns = Columns(
         image=data.image_column,

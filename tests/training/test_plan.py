@@ -13,7 +13,8 @@ from tdd_cli.run import Run
 from tdd_cli.training import checkpoint
 from tdd_cli.training.assemble import assemble
 from tdd_cli.training.plan import checkpoints_kept, lines, make_plan
-from tdd_cli.training.rates import likely_device, measured_rate, note_machine
+from tdd_cli.training.rates import device_name, likely_device, measured_rate
+from tdd_cli.training.resume import amend
 
 PLAIN = ("student.merge=false", "train.precision=fp32", "preview.prompts=[]")
 SMALL = ("data.resolution=32", "student.rank=4", "train.device_batch=2", "train.global_batch=4")
@@ -173,10 +174,10 @@ def test_what_decides_how_fast_a_run_goes_makes_the_time_unknown(measured, tmp_p
 def test_rates_of_other_machines_and_numbers_of_processes_are_left_aside(measured, tmp_path):
     recipe = load_recipe("emoji-4to8")
     assert measured_rate(recipe, tmp_path, processes=2) is None
-    note_machine(measured, processes=2, kind=likely_device())
+    amend(measured, processes=2, device=device_name(likely_device()))
     assert measured_rate(recipe, tmp_path, processes=2)
     assert measured_rate(recipe, tmp_path) is None
-    note_machine(measured, processes=1, kind="another device")
+    amend(measured, processes=1, device=device_name("another device"))
     assert measured_rate(recipe, tmp_path) is None
 
 

@@ -91,9 +91,9 @@ def _report(error: BaseException) -> int:
     if hasattr(error, "format_message") and hasattr(error, "show"):  # a usage error, click's or typer's own
         return _usage(error)
     if _is_out_of_memory(error):
-        _print_error(f"out of memory: {_first_line(error)}", _memory_hint())
+        _print_error(f"out of memory: {_shortened(error)}", _memory_hint())
         return 4
-    _print_error(f"{type(error).__name__}: {_first_line(error)}", BUG_HINT)
+    _print_error(f"{type(error).__name__}: {_shortened(error)}", BUG_HINT)
     return 1
 
 
@@ -127,7 +127,7 @@ def _memory_hint() -> str:
     )
 
 
-def _first_line(error: BaseException) -> str:
+def _shortened(error: BaseException) -> str:
     """The error's message, short enough for one screen."""
     lines = [line for line in str(error).splitlines() if line.strip()]
     text = "\n".join(lines[:8]) or "no message"

@@ -46,3 +46,8 @@ class Interrupted(TddError):
     """Ctrl-C or SIGTERM; raise it after the state was saved, with the command that resumes as the hint."""
 
     exit_code = 130
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of what an error of a library says, its type where it says nothing."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]

@@ -7,9 +7,8 @@ from contextlib import contextmanager
 from functools import partial
 from typing import TypeVar
 
-from tdd_cli.data.remote import first_line
 from tdd_cli.data.sources import LAYOUT
-from tdd_cli.errors import DataError, MissingComponent
+from tdd_cli.errors import DataError, MissingComponent, first_line
 
 Found = TypeVar("Found")
 
@@ -52,7 +51,7 @@ def from_hub(source: str, ask: Callable[[], Found]) -> Found:
 
     The hub is asked once whether it is there: the client alone would retry for half a minute.
     """
-    from tdd_cli.families.loading import hub_answers
+    from tdd_cli.families.hub import hub_answers
 
     if hub_answers():
         return asked(source, ask, absent="is no folder or file here, and the hub does not give it")

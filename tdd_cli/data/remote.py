@@ -16,7 +16,7 @@ from urllib.request import urlopen
 
 from huggingface_hub.utils import WeakFileLock  # type: ignore[attr-defined]
 
-from tdd_cli.errors import MissingComponent
+from tdd_cli.errors import MissingComponent, first_line
 from tdd_cli.files import replacing
 
 NEWEST = 16  # files that stay whatever the room: those in use, and those of the turn before
@@ -54,11 +54,6 @@ def unreachable(address: str, error: Exception) -> MissingComponent:
         f"{address} cannot be fetched ({first_line(error)})",
         hint="Go on when it can: tdd distill --resume auto. Or fetch it yourself, and give the local file.",
     )
-
-
-def first_line(error: BaseException) -> str:
-    """The first line of what an error says."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
 
 
 def kept(path: Path, make: Callable[[Path], None], *, room: float) -> Path:

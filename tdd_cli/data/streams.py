@@ -17,9 +17,9 @@ from tdd_cli.data.captions import Labels
 from tdd_cli.data.files import FileSource
 from tdd_cli.data.pictures import decode, encoded
 from tdd_cli.data.rejects import Reject
-from tdd_cli.data.remote import first_line, identity, is_remote, kept, unreachable
+from tdd_cli.data.remote import identity, is_remote, kept, unreachable
 from tdd_cli.data.sources import LAYOUT, Columns, Piece, Sample, check_columns
-from tdd_cli.errors import DataError
+from tdd_cli.errors import DataError, first_line
 
 BATCH = 64  # rows in memory at a time while a row group is copied
 

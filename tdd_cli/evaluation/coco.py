@@ -176,7 +176,7 @@ def from_hub(repo: str, split: str) -> Any:
     from datasets import load_dataset
     from datasets.exceptions import DatasetsError
 
-    from tdd_cli.families.loading import hub_answers
+    from tdd_cli.families.hub import hub_answers
 
     if not hub_answers():
         raise MissingComponent(f"the hub, where {repo} is, does not answer")

@@ -178,7 +178,8 @@ def _tokenizer(name: str, net: Any) -> Any:
 
 def _from(kind: Any, name: str, **options: Any) -> Any:
     """kind.from_pretrained with its many errors as ours; the hub is asked only where it answers."""
-    from tdd_cli.families.loading import hub_answers, quiet
+    from tdd_cli.families.hub import hub_answers
+    from tdd_cli.families.libraries import quiet
 
     local = Path(name).expanduser().is_dir()
     try:

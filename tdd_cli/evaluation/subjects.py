@@ -17,7 +17,8 @@ from tdd_cli.evaluation.identity import contents_hash, fingerprint
 from tdd_cli.evaluation.protocol import Pictures, Rules
 from tdd_cli.families import family_class
 from tdd_cli.families.base import Family
-from tdd_cli.families.loading import bundled, find_model, weights_variant
+from tdd_cli.families.layout import weights_variant
+from tdd_cli.families.loading import bundled, find_model
 from tdd_cli.families.lora_file import read_metadata
 from tdd_cli.generate import Sampling, generate
 from tdd_cli.run import Inference

@@ -11,7 +11,7 @@ import yaml
 
 from tdd_cli.exporting.metadata import hint
 from tdd_cli.families.base import Family
-from tdd_cli.families.loading import HUB_ID
+from tdd_cli.families.hub import HUB_ID
 from tdd_cli.generate import Sampling
 from tdd_cli.run import Inference
 

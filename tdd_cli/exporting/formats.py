@@ -15,7 +15,7 @@ from tdd_cli.errors import UsageError
 from tdd_cli.exporting.original import original_state
 from tdd_cli.families import load_family
 from tdd_cli.families.base import Family
-from tdd_cli.families.loading import quiet
+from tdd_cli.families.libraries import quiet
 from tdd_cli.families.lora import folded_state, lora_modules, lora_parameters, save_lora
 from tdd_cli.families.lora_file import SETTINGS, State, split_key, write_state
 from tdd_cli.families.names import original_name

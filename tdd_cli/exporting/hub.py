@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from tdd_cli.errors import MissingComponent, UsageError
-from tdd_cli.families.loading import HUB_ID, hub_answers, quiet
+from tdd_cli.families.hub import HUB_ID, hub_answers
+from tdd_cli.families.libraries import quiet
 
 
 def check_repo(repo: str) -> None:

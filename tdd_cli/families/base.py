@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from tdd_cli.core.schedule import NoiseSchedule
-from tdd_cli.families.loading import Parts
+from tdd_cli.families.layout import Parts
 
 if TYPE_CHECKING:
     from typing_extensions import Self

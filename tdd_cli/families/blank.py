@@ -11,7 +11,9 @@ from torch import nn
 from tdd_cli.errors import MissingComponent
 from tdd_cli.families import family_class
 from tdd_cli.families.base import Family
-from tdd_cli.families.loading import Parts, bundled, check_config, quiet
+from tdd_cli.families.layout import Parts, check_config
+from tdd_cli.families.libraries import quiet
+from tdd_cli.families.loading import bundled
 
 
 def blank_family(name: str, path: str, *, dtype: torch.dtype, config: str | None = None) -> Family:

@@ -10,7 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from tdd_cli.errors import MissingComponent, UsageError
-from tdd_cli.families.loading import HUB_ID, hub_answers, open_part, quiet
+from tdd_cli.families.hub import HUB_ID, hub_answers
+from tdd_cli.families.libraries import quiet
+from tdd_cli.families.loading import open_part
 
 CONTROLS = {  # family -> kind -> hub id
     "sd15": {

@@ -13,7 +13,9 @@ from tdd_cli.core.device import moved
 from tdd_cli.core.schedule import NoiseSchedule
 from tdd_cli.errors import UsageError
 from tdd_cli.families.base import Cond
-from tdd_cli.families.loading import Parts, open_pipeline, quiet
+from tdd_cli.families.layout import Parts
+from tdd_cli.families.libraries import quiet
+from tdd_cli.families.loading import open_pipeline
 from tdd_cli.scheduler import schedule_of
 
 if TYPE_CHECKING:

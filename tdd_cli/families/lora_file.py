@@ -20,7 +20,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from tdd_cli.errors import UsageError
-from tdd_cli.families.loading import PICKLES, check_header, readable
+from tdd_cli.families.layout import PICKLES, check_header
+from tdd_cli.families.libraries import readable
 from tdd_cli.families.names import original_name
 from tdd_cli.files import replacing
 

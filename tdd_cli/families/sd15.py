@@ -9,7 +9,7 @@ from torch import Tensor
 
 from tdd_cli.families.base import Cond
 from tdd_cli.families.latent import UNET_TARGETS, LatentFamily
-from tdd_cli.families.loading import Parts
+from tdd_cli.families.layout import Parts
 
 
 class SD15(LatentFamily):

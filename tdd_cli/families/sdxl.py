@@ -10,7 +10,7 @@ from torch import Tensor
 from tdd_cli.core.device import moved
 from tdd_cli.families.base import Cond, uncropped
 from tdd_cli.families.latent import UNET_TARGETS, LatentFamily
-from tdd_cli.families.loading import Parts
+from tdd_cli.families.layout import Parts
 
 
 class SDXL(LatentFamily):

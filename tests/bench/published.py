@@ -26,7 +26,7 @@ from tdd_cli.core.times import largest_gap, stops
 from tdd_cli.data.batches import Batch, Pictures, batches
 from tdd_cli.families import load_family
 from tdd_cli.families.base import Cond, Family
-from tdd_cli.families.loading import quiet
+from tdd_cli.families.libraries import quiet
 from tdd_cli.families.lora import frozen_copy
 from tdd_cli.recipe import Recipe
 from tdd_cli.training.assemble import make_method

@@ -86,7 +86,7 @@ def test_a_hub_that_does_not_answer_is_asked_no_more(tmp_path, monkeypatch, stre
 
     monkeypatch.setattr(config, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-    monkeypatch.setattr("tdd_cli.families.loading.hub_answers", lambda: False)
+    monkeypatch.setattr("tdd_cli.families.hub.hub_answers", lambda: False)
     monkeypatch.setattr("datasets.load_dataset", load)
     monkeypatch.setattr("datasets.load_dataset_builder", load)
     with pytest.raises(
@@ -102,7 +102,7 @@ def test_a_hub_without_the_set_is_told_from_one_that_is_away(monkeypatch):
     def load(name, **keywords):
         raise DatasetNotFoundError("Dataset 'cats/dogs' doesn't exist on the Hub or cannot be accessed.")
 
-    monkeypatch.setattr("tdd_cli.families.loading.hub_answers", lambda: True)
+    monkeypatch.setattr("tdd_cli.families.hub.hub_answers", lambda: True)
     monkeypatch.setattr("datasets.load_dataset", load)
     with pytest.raises(MissingComponent, match=r"file here, and the hub does not give it \(Dataset"):
         open_source("cats/dogs")
@@ -110,7 +110,7 @@ def test_a_hub_without_the_set_is_told_from_one_that_is_away(monkeypatch):
 
 def test_files_that_are_here_are_no_matter_for_the_hub(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("tdd_cli.families.loading.hub_answers", lambda: pytest.fail("it is asked"))
+    monkeypatch.setattr("tdd_cli.families.hub.hub_answers", lambda: pytest.fail("it is asked"))
     (tmp_path / "a").mkdir()
     write_tar(tmp_path / "a" / "b.tar", {"0.png": encoded(), "0.txt": b"words"})
     assert count(open_source("a/b.tar"), 0) == 1

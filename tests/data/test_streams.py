@@ -191,7 +191,7 @@ def test_parquet_behind_an_address(far, tmp_path):
 @pytest.fixture(autouse=True)
 def no_hub(monkeypatch):
     """Nobody is asked whether it is there."""
-    monkeypatch.setattr("tdd_cli.families.loading.hub_answers", lambda: False)
+    monkeypatch.setattr("tdd_cli.families.hub.hub_answers", lambda: False)
 
 
 class Builder:

@@ -15,7 +15,10 @@ from safetensors.torch import load_file, save_file
 from tdd_cli.errors import MissingComponent, UsageError
 from tdd_cli.exporting.original import original_state
 from tdd_cli.families import FAMILIES, family_class, load_family
-from tdd_cli.families.loading import bundled, check_header, files_wanted, quiet, variant_of
+from tdd_cli.families.hub import files_wanted
+from tdd_cli.families.layout import check_header, variant_of
+from tdd_cli.families.libraries import quiet
+from tdd_cli.families.loading import bundled
 
 
 @pytest.fixture

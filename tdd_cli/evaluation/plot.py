@@ -1,35 +1,57 @@
-"""Line plots with error bars, as SVG text: for report.html and for the pictures in docs/.
-
-Not matplotlib or plotly: no dependency, no 3 MB of script in every page, one file for light and dark paper.
-"""
+"""Line plots with error bars, as SVG text: for report.html and for the pictures in docs/."""
 
 from __future__ import annotations
 
+import io
 import itertools
-import math
+import re
 import textwrap
-from collections.abc import Iterable, Sequence
+import warnings
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from matplotlib.artist import Artist
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 COLOURS = ("#3366cc", "#d9480f", "#2b8a3e", "#9c36b5", "#0b7285", "#b08900", "#c2255c", "#5c677d")
-WIDTH, HEIGHT = 460, 300
-LEFT, RIGHT, TOP, BOTTOM = 68, 14, 34, 44
-ROW = 18  # pixels of a line of the legend
+MARKS = ("o", "s", "D", "^", "v", "P")  # told apart without colour too
+DASHES: tuple[Any, ...] = ("-", (0, (4, 2)), (0, (1, 2)), (0, (5, 2, 1, 2)), (0, (2, 2)), (0, (1, 3)))
+LEVEL = (0, (3, 2))
+WIDTH, HEIGHT = 4.8, 2.9  # inches, without the legend
+ENTRY = 0.18  # inches of a line of the legend
 MANY = 8  # lines of the plot, above which the legend has two columns
-LEGEND = {1: 50, 2: 22}  # columns of the legend -> characters of its lines
-APART = 26  # least pixels between two numbers of the x axis
-DODGE = 6  # pixels between lines with error bars at one x, where there is room
-MARKS = {  # told apart without colour too: outline around (0, 0)
-    "circle": "M-3.6 0a3.6 3.6 0 1 0 7.2 0a3.6 3.6 0 1 0 -7.2 0z",
-    "square": "M-3.4 -3.4h6.8v6.8h-6.8z",
-    "diamond": "M0 -5l5 5l-5 5l-5 -5z",
-    "triangle": "M0 -4.5l4.6 8h-9.2z",
-    "turned triangle": "M0 4.5l4.6 -8h-9.2z",
-    "cross": "M-4.6 -1.5h3.1v-3.1h3v3.1h3.1v3h-3.1v3.1h-3v-3.1h-3.1z",
+LEGEND = {1: 56, 2: 24}  # columns of the legend -> characters of its lines
+APART = 0.28  # least inches between two numbers of the x axis
+DODGE = 0.06  # inches between lines with error bars at one x, where there is room
+INK = "#010203"  # of text and axes while they are drawn: the paper's own colour in the end
+STYLE: dict[Any, Any] = {
+    "axes.edgecolor": "none",
+    "axes.grid": True,
+    "axes.grid.axis": "y",
+    "axes.labelcolor": INK,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "font.size": 9,
+    "grid.alpha": 0.15,
+    "grid.color": INK,
+    "legend.frameon": False,
+    "legend.handlelength": 3,
+    "lines.linewidth": 1.6,
+    "lines.markersize": 5,
+    "svg.fonttype": "none",  # text stays text
+    "text.color": INK,
+    "text.parse_math": False,  # a name may have dollars
+    "xtick.color": INK,
+    "xtick.major.size": 0,
+    "ytick.color": INK,
+    "ytick.major.size": 0,
 }
-DASHES = ("", "7 3", "2 3", "9 3 2 3", "4 4", "1 5")  # of the lines of one group
-LEVEL = "5 4"
+# a file of its own has no page to take its colour from
+PAPER = "<style>svg:root{color:#1a1d21}@media (prefers-color-scheme:dark){svg:root{color:#e7e9ec}}</style>"
 
 
 @dataclass(frozen=True)
@@ -56,13 +78,18 @@ class Line:
 
 
 @dataclass(frozen=True)
-class Style:
+class Look:
     """How a line is told from the others."""
 
     colour: str
     mark: str
-    dashes: str
-    shift: float  # pixels to the right
+    dashes: Any
+    shift: float  # inches to the right
+
+    @property
+    def kwargs(self) -> Mapping[str, Any]:
+        """As matplotlib takes it."""
+        return {"color": self.colour, "marker": self.mark, "linestyle": self.dashes}
 
 
 def plot(title: str, x_name: str, y_name: str, lines: Sequence[Line], *, known: Sequence[str] = ()) -> str:
@@ -70,86 +97,48 @@ def plot(title: str, x_name: str, y_name: str, lines: Sequence[Line], *, known: 
 
     known  groups that have the first colours, in this order, whether they are in this plot or not
     """
-    points = [point for line in lines for point in line.points]
-    xs = sorted({point.x for line in lines if not line.level for point in line.points}) or [0.0]
-    lows = [point.y if point.low is None else point.low for point in points] or [0.0]
-    highs = [point.y if point.high is None else point.high for point in points] or [1.0]
-    y_ticks, x_ticks = ticks(min(lows), max(highs)), _x_ticks(xs)
-    to_x = _to_x(min(xs[0], x_ticks[0]), max(xs[-1], x_ticks[-1]))
-    to_y = Scale(y_ticks[0], y_ticks[-1], HEIGHT - BOTTOM, TOP)
-    gap = min((to_x(b) - to_x(a) for a, b in itertools.pairwise(xs)), default=APART)
-    looks = styles(lines, gap, known)
-    legend, height = _legend(lines, looks)
-    parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" role="img" '
-        f'font-family="system-ui, sans-serif" font-size="12" fill="currentColor">',
-        f"<title>{escape(title)}</title>",
-        # a file of its own has no page to take its colour from
-        "<style>svg:root{color:#1a1d21}@media (prefers-color-scheme:dark){svg:root{color:#e7e9ec}}</style>",
-        f'<text x="{LEFT}" y="18" font-size="14" font-weight="600">{escape(title)}</text>',
-    ]
-    for y in y_ticks:
-        at = to_y(y)
-        parts += [
-            f'<line x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{at:.1f}" y2="{at:.1f}" stroke="currentColor" '
-            f'stroke-opacity="0.15"/>',
-            f'<text x="{LEFT - 8}" y="{at + 4:.1f}" text-anchor="end">{_tidy(y)}</text>',
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+
+    columns = 1 if len(lines) <= MANY else 2
+    names = ["\n   ".join(textwrap.wrap(line.name, LEGEND[columns]) or [" "]) for line in lines]
+    entries = sum(name.count("\n") + 1 for name in names) / columns
+    with rc_context({**STYLE, "svg.hashsalt": title}), warnings.catch_warnings():
+        warnings.simplefilter(
+            "ignore", UserWarning
+        )  # of letters the measuring font lacks; a browser has others
+        figure = Figure(figsize=(WIDTH, HEIGHT + ENTRY * (entries + 1)), layout="constrained")
+        axes = figure.subplots()
+        xs = sorted({point.x for line in lines if not line.level for point in line.points})
+        gap = min((b - a for a, b in itertools.pairwise(xs)), default=1.0) * _inches_per_unit(xs)
+        handles = [
+            _draw(axes, line, look) for line, look in zip(lines, looks(lines, gap, known), strict=True)
         ]
-    for x in x_ticks:
-        parts.append(
-            f'<text x="{to_x(x):.1f}" y="{HEIGHT - BOTTOM + 18}" text-anchor="middle">{_tidy(x)}</text>'
-        )
-    middle = (TOP + HEIGHT - BOTTOM) / 2
-    parts += [
-        f'<text x="{(LEFT + WIDTH) / 2}" y="{HEIGHT - 8}" text-anchor="middle">{escape(x_name)}</text>',
-        f'<text transform="translate(13 {middle}) rotate(-90)" text-anchor="middle">{escape(y_name)}</text>',
-    ]
-    for line, style in zip(lines, looks, strict=True):
-        parts += _drawn(line, style, to_x, to_y)
-    return "".join([*parts, *legend, "</svg>"])
+        if xs and gap >= APART:
+            axes.set_xticks(xs, [f"{x:g}" for x in xs])
+        axes.set(title=title, xlabel=x_name, ylabel=y_name)
+        axes.margins(x=0.06)
+        figure.legend(handles, names, loc="outside lower left", ncols=columns)
+        return _svg(figure, title)
 
 
-def styles(lines: Sequence[Line], gap: float, known: Sequence[str] = ()) -> list[Style]:
+def looks(lines: Sequence[Line], gap: float, known: Sequence[str] = ()) -> list[Look]:
     """A colour for each group, marks and dashes for the lines in it; lines with error bars side by side.
 
-    gap  pixels between neighbouring values of x
+    gap  inches between neighbouring values of x
     """
     reserved = [f"group {name}" for name in known]
     groups = list(dict.fromkeys([*reserved, *(_group(line, i) for i, line in enumerate(lines))]))
     members: dict[str, int] = {}
-    shifts = _shifts(lines, gap)
     found = []
-    for i, (line, shift) in enumerate(zip(lines, shifts, strict=True)):
+    for i, (line, shift) in enumerate(zip(lines, _shifts(lines, gap), strict=True)):
         group = _group(line, i)
         colour, place = groups.index(group), members.get(group, 0)
         members[group] = place + 1
         kind = colour + colour // len(COLOURS) + place
         dashes = LEVEL if line.level else DASHES[place % len(DASHES)]
-        mark = list(MARKS.values())[kind % len(MARKS)]
-        found.append(Style(COLOURS[colour % len(COLOURS)], mark, dashes, shift))
+        found.append(Look(COLOURS[colour % len(COLOURS)], MARKS[kind % len(MARKS)], dashes, shift))
     return found
-
-
-def ticks(low: float, high: float, about: int = 5) -> list[float]:
-    """Round numbers from at most low to at least high."""
-    if not high > low:
-        low, high = low - (abs(low) or 1) * 0.1, high + (abs(high) or 1) * 0.1
-    rough = (high - low) / about
-    power = 10 ** math.floor(math.log10(rough))
-    step = power * next(nice for nice in (1, 2, 2.5, 5, 10) if nice * power >= rough * 0.999)
-    first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
-    return [i * step for i in range(first, last + 1)]
-
-
-def _x_ticks(xs: Sequence[float]) -> Sequence[float]:
-    """The values themselves where they leave room for their numbers, else round ones."""
-    to_x = _to_x(xs[0], xs[-1])
-    roomy = all(to_x(b) - to_x(a) >= APART for a, b in itertools.pairwise(xs))
-    return xs if roomy else ticks(xs[0], xs[-1])
-
-
-def _to_x(low: float, high: float) -> Scale:
-    return Scale(low, high, LEFT + 12, WIDTH - RIGHT - 12)
 
 
 def _group(line: Line, i: int) -> str:
@@ -158,7 +147,7 @@ def _group(line: Line, i: int) -> str:
 
 
 def _shifts(lines: Sequence[Line], gap: float) -> list[float]:
-    """Pixels that each line stands beside its x, so that error bars do not hide each other."""
+    """Inches that each line stands beside its x, so that error bars do not hide each other."""
     barred = [
         i
         for i, line in enumerate(lines)
@@ -167,68 +156,41 @@ def _shifts(lines: Sequence[Line], gap: float) -> list[float]:
     if len(barred) < 2:
         return [0.0] * len(lines)
     between = len(barred) - 1
-    step = min(DODGE, 20 / between, 0.4 * gap / between)
+    step = min(DODGE, 0.2 / between, 0.4 * gap / between)
     at = {i: (place - between / 2) * step for place, i in enumerate(barred)}
     return [at.get(i, 0.0) for i in range(len(lines))]
 
 
-def _drawn(line: Line, style: Style, to_x: Scale, to_y: Scale) -> Iterable[str]:
-    """The line, its marks and its error bars."""
+def _inches_per_unit(xs: Sequence[float]) -> float:
+    """Roughly: of the axis that holds these values."""
+    return 0.8 * WIDTH / (xs[-1] - xs[0]) if len(xs) > 1 else 1.0
+
+
+def _draw(axes: Axes, line: Line, look: Look) -> Artist:
+    """The line, its marks and its error bars; returns what stands for it in the legend."""
+    from matplotlib.lines import Line2D
+    from matplotlib.transforms import ScaledTranslation
+
+    if not line.points:
+        return Line2D([], [], linestyle="none")
     if line.level:
-        for y in (to_y(point.y) for point in line.points[:1]):
-            yield f'<path d="M{LEFT} {y:.1f}H{WIDTH - RIGHT}" {_stroke(style, 1.5)}/>'
-        return
-    at = [(to_x(point.x) + style.shift, to_y(point.y)) for point in line.points]
-    yield f'<polyline points="{" ".join(f"{x:.1f},{y:.1f}" for x, y in at)}" {_stroke(style, 2)}/>'
-    for point, (x, y) in zip(line.points, at, strict=True):
-        if point.low is not None and point.high is not None:
-            low, high = to_y(point.low), to_y(point.high)
-            yield (
-                f'<path d="M{x:.1f} {low:.1f}V{high:.1f}M{x - 3:.1f} {low:.1f}h6M{x - 3:.1f} {high:.1f}h6" '
-                f'stroke="{style.colour}" fill="none"/>'
-            )
-        yield _marked(style, x, y)
+        return axes.axhline(line.points[0].y, color=look.colour, linestyle=look.dashes)
+    bars = [(point.x, point.low, point.high) for point in line.points if point.low is not None]
+    x, y = [point.x for point in line.points], [point.y for point in line.points]
+    (drawn,) = axes.plot(x, y, **look.kwargs)
+    parts: list[Artist] = [drawn]
+    if bars:
+        parts.append(axes.vlines(*zip(*bars, strict=True), color=look.colour, linewidth=1))
+    for part in parts:  # moved only now: the axes' limits are those of the values
+        part.set_transform(axes.transData + ScaledTranslation(look.shift, 0, axes.figure.dpi_scale_trans))
+    return drawn
 
 
-def _legend(lines: Sequence[Line], looks: Sequence[Style]) -> tuple[list[str], float]:
-    """(what each line looks like and is called, in two columns where they are many; the picture's height)"""
-    columns = 1 if len(lines) <= MANY else 2
-    tall = max(-(-len(lines) // columns), 1)  # entries of a column
-    parts, height = [], HEIGHT + 4
-    for start in range(0, len(lines), tall):
-        x, y = (LEFT, HEIGHT + 8) if start == 0 else (LEFT + (WIDTH - LEFT) // 2, HEIGHT + 8)
-        for line, style in zip(lines[start : start + tall], looks[start : start + tall], strict=True):
-            if line.points:
-                parts.append(f'<path d="M{x} {y}h24" {_stroke(style, 2)}/>')
-            if line.points and not line.level:
-                parts.append(_marked(style, x + 12, y))
-            for text in textwrap.wrap(line.name, LEGEND[columns], subsequent_indent="\u00a0\u00a0") or [""]:
-                parts.append(f'<text x="{x + 30}" y="{y + 4}">{escape(text)}</text>')
-                y += ROW
-        height = max(height, y - 4)
-    return parts, height
-
-
-def _stroke(style: Style, width: float) -> str:
-    dashes = f' stroke-dasharray="{style.dashes}"' if style.dashes else ""
-    return f'stroke="{style.colour}" stroke-width="{width}" fill="none"{dashes}'
-
-
-def _marked(style: Style, x: float, y: float) -> str:
-    return f'<path transform="translate({x:.1f} {y:.1f})" d="{style.mark}" fill="{style.colour}"/>'
-
-
-class Scale:
-    """Values to pixels, linearly."""
-
-    def __init__(self, low: float, high: float, start: float, end: float) -> None:
-        self.low, self.start = low, start
-        self.per = (end - start) / (high - low) if high > low else 0.0
-        self.offset = 0.0 if high > low else (end - start) / 2
-
-    def __call__(self, value: float) -> float:
-        return self.start + self.offset + (value - self.low) * self.per
-
-
-def _tidy(value: float) -> str:
-    return f"{value:.6g}"
+def _svg(figure: Figure, title: str) -> str:
+    """The figure as SVG that may stand in a page beside others: no numbered ids, the page's own ink."""
+    text = io.StringIO()
+    nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+    figure.savefig(text, format="svg", transparent=True, metadata=nothing)
+    svg = re.sub(r' id="[\w.]+_\d+"', "", text.getvalue().partition("<svg")[2])
+    head, _, body = svg.replace(INK, "currentColor").partition(">")
+    return f'<svg role="img"{head}><title>{escape(title)}</title>{PAPER}{body}'

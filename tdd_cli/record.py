@@ -13,8 +13,8 @@ from pydantic import ValidationError
 from tdd_cli import __version__
 from tdd_cli.errors import DataError, UsageError
 from tdd_cli.hashes import file_hash
+from tdd_cli.inference import Inference
 from tdd_cli.pictures import read_settings
-from tdd_cli.run import Inference
 from tdd_cli.sampling import Sampling
 from tdd_cli.student import BUNDLED, Adapter, Source, bundled
 

@@ -13,7 +13,7 @@ from tdd_cli.core.edit import last_part
 from tdd_cli.core.sampler import Clip
 from tdd_cli.core.times import early, equal, explicit, solver_grid
 from tdd_cli.errors import UsageError
-from tdd_cli.run import Inference
+from tdd_cli.inference import Inference
 
 
 @dataclass(frozen=True)

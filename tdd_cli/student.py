@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tdd_cli.errors import MissingComponent, UsageError
-from tdd_cli.run import Inference, Run
+from tdd_cli.inference import Inference
+from tdd_cli.run import Run
 
 if TYPE_CHECKING:
     import torch

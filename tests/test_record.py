@@ -4,9 +4,9 @@ import pytest
 from PIL import Image
 
 from tdd_cli.errors import DataError, UsageError
+from tdd_cli.inference import Inference
 from tdd_cli.pictures import save_png
 from tdd_cli.record import Given, Making, read
-from tdd_cli.run import Inference
 from tdd_cli.sampling import Sampling
 from tdd_cli.student import Adapter, Source, bundled
 

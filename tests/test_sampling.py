@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from tdd_cli.errors import UsageError
-from tdd_cli.run import Inference
+from tdd_cli.inference import Inference
 from tdd_cli.sampling import Sampling
 
 

@@ -28,7 +28,7 @@ def doctor(
 
 def examine() -> dict[str, Any]:
     """Everything `tdd doctor` reports, as plain data; `problems` lists what to mend, with the remedy."""
-    from tdd_cli.run import versions
+    from tdd_cli.versions import versions
 
     found = versions()
     installed = {**found, "torchvision": _version("torchvision")}

@@ -11,7 +11,7 @@ import typer
 from tdd_cli.errors import UsageError
 
 if TYPE_CHECKING:
-    from tdd_cli.run import Inference
+    from tdd_cli.inference import Inference
 
 EXPORTS = Path("exports")
 PROMPTS = ("a fox", "a red apple", "a rocket", "a castle")  # of the pictures, where no run has its own

@@ -11,8 +11,8 @@ from typing import Any
 import torch
 
 from tdd_cli.evaluation.protocol import record_hash
-from tdd_cli.run import versions
 from tdd_cli.student import fastest, precision
+from tdd_cli.versions import versions
 
 
 @cache

@@ -21,7 +21,7 @@ from tdd_cli.families.layout import weights_variant
 from tdd_cli.families.loading import bundled, find_model
 from tdd_cli.families.lora_file import read_metadata
 from tdd_cli.generate import Sampling, generate
-from tdd_cli.run import Inference
+from tdd_cli.inference import Inference
 from tdd_cli.student import load, load_with_teacher, precision, whole
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp"}

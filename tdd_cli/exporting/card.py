@@ -13,7 +13,7 @@ from tdd_cli.exporting.metadata import hint
 from tdd_cli.families.base import Family
 from tdd_cli.families.hub import HUB_ID
 from tdd_cli.generate import Sampling
-from tdd_cli.run import Inference
+from tdd_cli.inference import Inference
 
 MINIATURE = "bundled:emoji"
 LICENSES = {  # of base models people distil; a student inherits it

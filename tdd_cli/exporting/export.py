@@ -24,8 +24,8 @@ from tdd_cli.families.lora import folded_state, load_lora
 from tdd_cli.families.reload import ROUNDING, Reload, compare, trial
 from tdd_cli.families.styles import fuse_style
 from tdd_cli.files import replacing, write_atomic
+from tdd_cli.inference import Inference
 from tdd_cli.pictures import save_png
-from tdd_cli.run import Inference
 from tdd_cli.student import fastest, made_of
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}

@@ -19,7 +19,7 @@ from tdd_cli.families.libraries import quiet
 from tdd_cli.families.lora import folded_state, lora_modules, lora_parameters, save_lora
 from tdd_cli.families.lora_file import SETTINGS, State, split_key, write_state
 from tdd_cli.families.names import original_name
-from tdd_cli.run import Inference
+from tdd_cli.inference import Inference
 from tdd_cli.scheduler import TDDScheduler
 
 CONFIG = "config"  # folder beside a single file: what from_single_file needs besides weights

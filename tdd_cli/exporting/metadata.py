@@ -8,7 +8,7 @@ from collections import Counter
 from tdd_cli.families.base import Family
 from tdd_cli.families.lora import folded_state, lora_modules
 from tdd_cli.families.lora_file import SETTINGS
-from tdd_cli.run import Inference
+from tdd_cli.inference import Inference
 
 ARCHITECTURES = {  # family -> modelspec.architecture, ss_base_model_version
     "sd15": ("stable-diffusion-v1", "sd_v1"),

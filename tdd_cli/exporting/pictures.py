@@ -8,8 +8,8 @@ from PIL import Image
 
 from tdd_cli.families.base import Family
 from tdd_cli.generate import Sampling, generate
+from tdd_cli.inference import Inference
 from tdd_cli.pictures import grid
-from tdd_cli.run import Inference
 
 SEEDS = (0, 1)
 CELL = (128, 256)  # pixels a picture is shown at: at least, at most

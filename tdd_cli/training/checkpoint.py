@@ -74,6 +74,7 @@ def load(
     try:
         extra = json.loads((checkpoint / _STATE).read_text())
         _check_hashes(checkpoint, extra.pop("sha256", {}), extra)
+        step = int(extra.pop("step"))
         states = {"student": load_file(checkpoint / "student.safetensors")}
         if (average := checkpoint / "ema.safetensors").exists():
             states["ema"] = load_file(average)
@@ -85,7 +86,7 @@ def load(
             f"the checkpoint {checkpoint} cannot be read: {error}",
             hint="Remove it: the run then resumes from the one before.",
         ) from None
-    return int(extra.pop("step")), states, extra
+    return step, states, extra
 
 
 def latest(folder: Path) -> Path | None:

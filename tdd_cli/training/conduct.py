@@ -20,9 +20,10 @@ from tdd_cli.families.reload import ROUNDING, Reload, check_in_place, check_save
 from tdd_cli.families.sharded import gathered, is_sharded, plain_copy, rest
 from tdd_cli.files import replacing, write_atomic
 from tdd_cli.generate import Sampling
+from tdd_cli.inference import Inference
 from tdd_cli.pictures import save_png
 from tdd_cli.recipe import LoraStudent, Recipe
-from tdd_cli.run import Inference, Run
+from tdd_cli.run import Run
 from tdd_cli.training import checkpoint
 from tdd_cli.training.assemble import Assembled
 from tdd_cli.training.log import Log

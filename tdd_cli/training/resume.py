@@ -11,8 +11,9 @@ from typing import Any
 from tdd_cli.errors import UsageError
 from tdd_cli.files import write_atomic
 from tdd_cli.recipe import Recipe, dump_recipe
-from tdd_cli.run import RUNS, Run, recipe_hash, runs, versions
+from tdd_cli.run import RUNS, Run, recipe_hash, runs
 from tdd_cli.training.origins import Origins
+from tdd_cli.versions import versions
 
 
 def unfinished(out: Path | None, name: str | None, root: Path = RUNS) -> Run | None:

@@ -12,7 +12,7 @@ from tdd_cli.cli import app
 from tdd_cli.families import load_family
 from tdd_cli.families.lora import adapter_off, load_lora
 from tdd_cli.generate import Sampling
-from tdd_cli.run import Inference
+from tdd_cli.inference import Inference
 
 
 @pytest.fixture(scope="module")

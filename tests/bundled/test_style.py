@@ -10,7 +10,7 @@ from tdd_cli.bundled.emoji.train import style
 from tdd_cli.families import load_family
 from tdd_cli.families.lora import lora_modules
 from tdd_cli.generate import Sampling
-from tdd_cli.run import Inference
+from tdd_cli.inference import Inference
 from tdd_cli.student import load_with_teacher, whole
 
 

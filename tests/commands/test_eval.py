@@ -21,7 +21,7 @@ from tdd_cli.evaluation import collect, inception, networks, sets, subjects
 from tdd_cli.evaluation.results import Result
 from tdd_cli.families import load_family
 from tdd_cli.families.lora import add_lora, save_lora
-from tdd_cli.run import Inference
+from tdd_cli.inference import Inference
 from tiny import _tokenizer, _vocabulary
 
 

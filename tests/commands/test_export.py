@@ -16,8 +16,9 @@ from tdd_cli.errors import MissingComponent, TddError, UsageError
 from tdd_cli.exporting import hub
 from tdd_cli.families import load_family
 from tdd_cli.families.lora import add_lora, save_lora
+from tdd_cli.inference import Inference
 from tdd_cli.recipe import load_recipe
-from tdd_cli.run import Inference, Run
+from tdd_cli.run import Run
 
 
 def call(*arguments):

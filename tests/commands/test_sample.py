@@ -12,7 +12,7 @@ from tdd_cli.cli import app
 from tdd_cli.errors import DataError, MissingComponent, OutOfMemory, UsageError
 from tdd_cli.families import load_family
 from tdd_cli.families.lora import add_lora, save_lora
-from tdd_cli.run import Inference
+from tdd_cli.inference import Inference
 
 
 def call(*arguments):

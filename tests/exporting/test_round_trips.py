@@ -25,7 +25,7 @@ from tdd_cli.exporting.formats import EXPORTERS
 from tdd_cli.families import FAMILIES, load_family
 from tdd_cli.families.lora import add_lora, folded_state, lora_modules, lora_parameters, save_lora
 from tdd_cli.generate import Sampling, draw
-from tdd_cli.run import Inference
+from tdd_cli.inference import Inference
 from tdd_cli.scheduler import TDDScheduler
 from tdd_cli.student import described
 

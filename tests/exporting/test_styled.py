@@ -10,7 +10,7 @@ from tdd_cli.errors import MissingComponent
 from tdd_cli.exporting.export import open_student, write_student
 from tdd_cli.families import load_family
 from tdd_cli.families.lora import add_lora, lora_parameters, save_lora
-from tdd_cli.run import Inference
+from tdd_cli.inference import Inference
 from tdd_cli.student import described, load, settings, whole
 
 

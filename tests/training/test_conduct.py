@@ -19,8 +19,9 @@ from tdd_cli.data.random import Use, seed_at
 from tdd_cli.errors import TddError
 from tdd_cli.families import load_family
 from tdd_cli.generate import Sampling, draw
+from tdd_cli.inference import Inference
 from tdd_cli.recipe import load_recipe
-from tdd_cli.run import Inference, Run
+from tdd_cli.run import Run
 from tdd_cli.training import conduct as conducting
 from tdd_cli.training import extras
 from tdd_cli.training.assemble import assemble

@@ -9,8 +9,8 @@ from accelerate.state import AcceleratorState
 from tdd_cli.errors import RecipeError
 from tdd_cli.families import load_family
 from tdd_cli.families.lora import add_lora, save_lora
+from tdd_cli.inference import Inference
 from tdd_cli.recipe import load_recipe
-from tdd_cli.run import Inference
 from tdd_cli.student import Adapter, source
 from tdd_cli.training.assemble import assemble
 

@@ -24,8 +24,8 @@ from tdd_cli.families import load_family
 from tdd_cli.families.base import Family
 from tdd_cli.families.lora import adapter_off
 from tdd_cli.generate import Sampling, draw
+from tdd_cli.inference import Inference
 from tdd_cli.pictures import grid, to_images
-from tdd_cli.run import Inference
 from tdd_cli.student import load_with_teacher, whole
 
 BATCH = 64

@@ -24,7 +24,7 @@ from tdd_cli.core.schedule import NoiseSchedule
 from tdd_cli.core.times import equal, solver_grid
 from tdd_cli.families import load_family
 from tdd_cli.families.lora import adapter_off, load_lora
-from tdd_cli.run import Inference
+from tdd_cli.inference import Inference
 
 FINE = 100  # steps of the teacher's path
 

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from tdd_cli.evaluation.asked import settings_of
+from tdd_cli.inference import Inference
 from tdd_cli.recipe import Recipe, load_recipe
-from tdd_cli.run import Inference
 from tdd_cli.sampling import Sampling
 
 METHODS = {"tdd": "emoji-4to8", "lcm": "emoji-lcm", "pcm": "emoji-pcm", "ctm": "emoji-ctm"}

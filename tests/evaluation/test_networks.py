@@ -13,10 +13,17 @@ from transformers import (
 )
 
 from sets_on_disk import picture
-from tdd_cli.bundled.emoji import captions, dataset, features
+from tdd_cli.bundled.emoji import GUIDANCE, captions, dataset, features
 from tdd_cli.errors import MissingComponent, UsageError
 from tdd_cli.evaluation.networks import load_network
-from tdd_cli.evaluation.statistics import mean_kernel, polynomial_mmd
+from tdd_cli.evaluation.protocol import choose
+from tdd_cli.evaluation.reference import Real
+from tdd_cli.evaluation.sets import open_set
+from tdd_cli.evaluation.statistics import frechet, mean_kernel, polynomial_mmd
+from tdd_cli.families import load_family
+from tdd_cli.generate import draw
+from tdd_cli.pictures import to_images
+from tdd_cli.sampling import Sampling
 from tiny import MAX_TOKENS, _tokenizer, _vocabulary
 
 
@@ -145,6 +152,23 @@ def test_the_miniatures_network_finds_real_pictures_near_themselves_and_spoilt_o
     noise = torch.randn(images.shape, generator=torch.Generator().manual_seed(2))
     assert again < 0.2 * apart(torch.nn.functional.avg_pool2d(images, 3, 1, 1))
     assert again < 0.2 * apart((images + 0.1 * noise).clamp(-1, 1))
+
+
+def test_the_teacher_lies_between_real_pictures_and_its_own_in_four_steps():
+    rules, network = choose(open_set("emoji"), 96), load_network("emoji")
+    pictures = rules.set.reference.pictures
+    real = Real(rules.set, [network])
+    list(real.fill())
+
+    def fid(pixels):
+        return frechet(network.of(to_images(pixels)), real.moments(network))
+
+    def drawn(steps):
+        sampling = Sampling(steps=steps, guidance=GUIDANCE)
+        return draw(load_family("sdxl", "bundled:emoji"), rules.captions, range(96), sampling)
+
+    others = dataset.displaced(pictures.images[:96], torch.Generator().manual_seed(1))
+    assert fid(others) + 0.1 < fid(drawn(20)) < fid(drawn(4)) - 0.2
 
 
 def test_no_word_is_unknown_to_it():

@@ -73,14 +73,14 @@ def measured(
     real = Real(rules.set, [network])
     for _ in real.fill():
         pass
-    found: dict[Relay, list[float]] = {relay: [] for relay in relays(sampling.steps)}
-    for pair in pairs:
-        students = dict(zip("AB", (load(*find(run)) for run in pair), strict=True))
-        for relay, values in found.items():
-            then = students["B" if relay.first == "A" else "A"]
-            ours = features(students[relay.first], then, rules, sampling, relay.jumps, network)
+    students = [dict(zip("AB", (load(*find(run)) for run in pair), strict=True)) for pair in pairs]
+    for relay in relays(sampling.steps):
+        values = []
+        for pair in students:
+            then = pair["B" if relay.first == "A" else "A"]
+            ours = features(pair[relay.first], then, rules, sampling, relay.jumps, network)
             values.append(frechet(ours, real.moments(network)))
-    yield from found.items()
+        yield relay, values
 
 
 def main() -> None:
@@ -104,7 +104,8 @@ def main() -> None:
         other = "B" if relay.first == "A" else "A"
         rest = f"{other}, {args.steps - relay.jumps}" if relay.jumps < args.steps else "-"
         spread = f" ± {statistics.stdev(values):.3f}" if len(values) > 1 else ""
-        print(f"| {relay.first}, {relay.jumps} | {rest} | {statistics.fmean(values):.3f}{spread} |")
+        mean = statistics.fmean(values)
+        print(f"| {relay.first}, {relay.jumps} | {rest} | {mean:.3f}{spread} |", flush=True)
 
 
 if __name__ == "__main__":

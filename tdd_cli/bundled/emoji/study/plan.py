@@ -18,6 +18,8 @@ ABLATIONS = {  # name: what differs from tdd's recipe
     "tdd-steps": ("target.candidates=steps",),  # Fig. 2a; with 4 steps alone these are pcm's targets
     "one-set": ("target.k_min=4", "target.k_max=4"),  # Fig. 4
     "no-empty": ("train.drop_text=0.0",),  # Fig. 5
+    "far": ("target.eta=0.3", "target.reach=999"),  # all stops below instead of the nearest few
+    "eta-0.5": ("target.eta=0.5",),
     "eta-0.3": ("target.eta=0.3",),
     "eta-0.2": ("target.eta=0.2",),
     "eta-0.1": ("target.eta=0.1",),
@@ -27,10 +29,17 @@ GUIDANCE = "0.75,1,1.25"  # among which each method's best is looked for
 WIDE = "1-8"  # guidance of the ablations
 SHARES = (4, 2)  # budgets of part 3: a half and a quarter of the whole
 RATES = ("5e-5", "1.5e-4", "5e-4", "1.5e-3")  # learning rates of part 4
-NOISE = "eta-0.3-lr5e-4"  # TDD trained for noise as published, at the rate that part 5 finds best, CTM's own
-NOISY = {  # part 5: learning rate -> the run, of the two methods that are sampled with noise
-    "eta-0.3": {"1.5e-4": "eta-0.3-lr1.5e-4", "5e-4": NOISE, "1.5e-3": "eta-0.3"},
-    "ctm": {"1.5e-4": "ctm-lr1.5e-4", "5e-4": "ctm"},
+NOISE = "far-lr3e-4"  # TDD trained for noise as part 5 finds best
+NOISY = {  # part 5: what is trained -> the run, of the two methods that are sampled with noise
+    "TDD, eta 0.3, 1.5e-4": "eta-0.3-lr1.5e-4",
+    "TDD, eta 0.3, 5e-4": "eta-0.3-lr5e-4",
+    "TDD, eta 0.3, 1.5e-3": "eta-0.3",
+    "TDD, eta 0.5, 5e-4": "eta-0.5-lr5e-4",
+    "TDD, eta 0.3, all stops below, 3e-4": NOISE,
+    "TDD, eta 0.3, all stops below, 5e-4": "far-lr5e-4",
+    "CTM, 1.5e-4": "ctm-lr1.5e-4",
+    "CTM, 3e-4": "ctm-lr3e-4",
+    "CTM, 5e-4": "ctm",
 }
 METRICS = "fid,kid,clip,teacher"
 PARTS = (1, 2, 3, 4, 5)
@@ -74,18 +83,18 @@ class Size:
 
 def tasks(folder: Path, size: Size, parts: Sequence[int] = PARTS) -> list[Task]:
     """All tasks of some parts in an order in which each finds what it needs."""
-    chosen = {1: methods, 2: ablations, 3: efficiency, 4: rates, 5: noisy_rates}
+    chosen = {1: methods, 2: ablations, 3: efficiency, 4: rates, 5: noisy}
     found = [task for part in parts for task in chosen[part](folder, size)]
     return list({task.name: task for task in found}.values())
 
 
 def methods(folder: Path, size: Size) -> Iterator[Task]:
     """Part 1: the four methods at 4..8 steps, each with its own sampler; TDD by figure 2a's targets too."""
-    guidance = {**dict.fromkeys(METHODS, GUIDANCE), "tdd-steps": "1,1.25"}
-    for name in guidance:
+    names = (*METHODS, "tdd-steps")
+    for name in names:
         yield from _trainings(folder, size, name, part=1)
-    for name, scales in guidance.items():
-        yield _measurement(folder, size, "methods", name, {"steps": STEPS, "guidance": scales}, part=1)
+    for name in names:
+        yield _measurement(folder, size, "methods", name, {"steps": STEPS, "guidance": GUIDANCE}, part=1)
 
 
 def ablations(folder: Path, size: Size) -> Iterator[Task]:
@@ -98,10 +107,10 @@ def ablations(folder: Path, size: Size) -> Iterator[Task]:
         ("early", ["tdd"], {"steps": "5-7", "schedule": "equal,early"}),
         ("targets", ["one-set"], {"steps": STEPS}),
         ("samplers", [*METHODS, "tdd-steps"], {"steps": "4,8", "eta": "0,0.2"}),
-        ("noise", [NOISE], {"steps": STEPS, "guidance": GUIDANCE, "eta": "0.2"}),
+        ("noise", [NOISY["TDD, eta 0.3, 5e-4"], NOISE], {"steps": STEPS, "guidance": GUIDANCE, "eta": "0.2"}),
         ("eta", ["tdd", "eta-0.3", "eta-0.2", "eta-0.1"], {"steps": "4", "eta": "0,0.1,0.2,0.3"}),
     ]
-    for name in (*METHODS, *ABLATIONS, NOISE):
+    for name in dict.fromkeys(name for _, names, _ in measured for name in names):
         yield from _trainings(folder, size, name, part=2)
     for what, names, axes in measured:
         for name in names:
@@ -125,12 +134,11 @@ def rates(folder: Path, size: Size) -> Iterator[Task]:
             yield _measurement(folder, one, "rates", name, {"steps": "4"}, part=4)
 
 
-def noisy_rates(folder: Path, size: Size) -> Iterator[Task]:
-    """Part 5: TDD trained for noise, and CTM, at several learning rates with the whole budget, with noise."""
-    for runs in NOISY.values():
-        for name in runs.values():
-            yield from _trainings(folder, size, name, part=5)
-            yield _measurement(folder, size, "noisy", name, {"steps": STEPS, "eta": "0.2"}, part=5)
+def noisy(folder: Path, size: Size) -> Iterator[Task]:
+    """Part 5: TDD trained for noise, by learning rate and by how low its targets lie, and CTM; with noise."""
+    for name in NOISY.values():
+        yield from _trainings(folder, size, name, part=5)
+        yield _measurement(folder, size, "noisy", name, {"steps": STEPS, "eta": "0.2"}, part=5)
 
 
 def rate_names(method: str) -> dict[str, str]:

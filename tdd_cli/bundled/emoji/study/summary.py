@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,21 +28,34 @@ class Mean:
         return f"{self.value:.{digits}f}{spread}"
 
 
-def mean_of(rows: Sequence[Row], figure: str, name: str, **settings: Any) -> Mean | None:
-    """A run's figure over its seeds at these settings, others as its own; None where it was not measured."""
+def by_seed(rows: Sequence[Row], figure: str, name: str, **settings: Any) -> dict[str, float]:
+    """A run's figure for each seed it was trained with, at these settings, others as its own."""
     own = own_sampler(name)
     wanted = {**{key: getattr(own, key) for key in OWN}, **settings}
-    found = [
-        row.figures[figure]
+    return {
+        row.point.run.removeprefix(name): row.figures[figure]
         for row in rows
         if seedless(row.point.run) == name
         and figure in row.figures
         and all(getattr(row.point, key) == value for key, value in wanted.items())
-    ]
-    if not found:
+    }
+
+
+def mean_of(rows: Sequence[Row], figure: str, name: str, **settings: Any) -> Mean | None:
+    """A run's figure over its seeds at these settings, others as its own; None where it was not measured."""
+    return _mean(list(by_seed(rows, figure, name, **settings).values()))
+
+
+def difference(ours: Mapping[str, float], theirs: Mapping[str, float]) -> Mean | None:
+    """Of two runs' figures by seed, seed by seed; None where they have none in common."""
+    return _mean([value - theirs[seed] for seed, value in ours.items() if seed in theirs])
+
+
+def _mean(values: Sequence[float]) -> Mean | None:
+    if not values:
         return None
-    spread = statistics.stdev(found) if len(found) > 1 else 0.0
-    return Mean(statistics.fmean(found), spread, len(found))
+    spread = statistics.stdev(values) if len(values) > 1 else 0.0
+    return Mean(statistics.fmean(values), spread, len(values))
 
 
 def teacher_row(rows: Sequence[Row]) -> Row | None:

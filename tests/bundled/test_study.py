@@ -11,6 +11,8 @@ from tdd_cli.bundled.emoji.study.__main__ import main
 from tdd_cli.bundled.emoji.study.carry import carry_out, done, missing
 from tdd_cli.bundled.emoji.study.page import pictures, write_page
 from tdd_cli.bundled.emoji.study.plan import (
+    CTM,
+    NOISE,
     Point,
     Size,
     Task,
@@ -22,7 +24,7 @@ from tdd_cli.bundled.emoji.study.plan import (
     tasks,
 )
 from tdd_cli.bundled.emoji.study.rows import Row, Terms, as_csv, joined, load, measured, terms
-from tdd_cli.bundled.emoji.study.summary import Mean, ahead, best_guidance, mean_of
+from tdd_cli.bundled.emoji.study.summary import Mean, ahead, best_guidance, difference, mean_of
 from tdd_cli.bundled.emoji.study.tables import verdicts
 from tdd_cli.errors import DataError, TddError, UsageError
 from tdd_cli.evaluation.metrics import Figure
@@ -143,7 +145,7 @@ def rows():
     teacher = Row(Point("teacher", 0, 50, 6.0, "cfg", 0.0, "equal", 0), {"fid": 9.0}, "2026", "p", "t")
     found = [
         row(name, seed, steps, fid + seed)
-        for name, fid in (("tdd", 10.0), ("lcm", 20.0), ("pcm", 12.0), ("ctm", 30.0))
+        for name, fid in (("tdd", 10.0), ("lcm", 20.0), ("pcm", 12.0), (CTM, 30.0))
         for seed in (0, 1)
         for steps in range(4, 9)
     ]
@@ -154,7 +156,7 @@ def test_means_are_over_seeds_at_the_runs_own_sampler(rows):
     assert mean_of(rows, "fid", "tdd", steps=4, guidance=1.0) == Mean(
         10.5, pytest.approx(0.7071, abs=1e-4), 2
     )
-    assert mean_of(rows, "fid", "ctm", steps=4, guidance=1.0).value == 30.5
+    assert mean_of(rows, "fid", CTM, steps=4, guidance=1.0).value == 30.5
     assert mean_of(rows, "fid", "tdd", steps=4, guidance=1.0, eta=0.3).value == 99.0
     assert mean_of(rows, "fid", "tdd", steps=3, guidance=1.0) is None
 
@@ -202,6 +204,14 @@ def test_the_page_names_the_methods_that_tdd_is_not_ahead_of(rows):
     ]
     (table, *_) = verdicts(other)
     assert "| tdd | FID | 1 | not of pcm | not of pcm |" in table
+
+
+def test_the_page_compares_runs_of_one_seed(rows):
+    noisy = [row(NOISE, seed, 4, 8.0 + 1.5 * seed, eta=0.2) for seed in (0, 1)]
+    text = "\n".join(verdicts([*rows, *noisy]))
+    assert "| tdd-noise less pcm | -3.75 ± 0.35 | - | - | - | - |" in text
+    assert difference({"-s0": 1.0, "-s1": 3.0}, {"-s1": 1.0}) == Mean(2.0, 0.0, 1)
+    assert difference({"-s0": 1.0}, {"-s1": 1.0}) is None
 
 
 def test_rows_come_back_from_their_file_unless_they_were_measured_on_other_terms(rows, tmp_path):

@@ -30,6 +30,7 @@ WIDE = "1-8"  # guidance of the ablations
 SHARES = (4, 2)  # budgets of part 3: a half and a quarter of the whole
 RATES = ("5e-5", "1.5e-4", "5e-4", "1.5e-3")  # learning rates of part 4
 NOISE = "far-lr3e-4"  # TDD trained for noise as part 5 finds best
+CTM = "ctm-lr3e-4"  # CTM at the rate that part 5 finds best; its recipe's was chosen with half the budget
 NOISY = {  # part 5: what is trained -> the run, of the two methods that are sampled with noise
     "TDD, eta 0.3, 1.5e-4": "eta-0.3-lr1.5e-4",
     "TDD, eta 0.3, 5e-4": "eta-0.3-lr5e-4",
@@ -38,7 +39,7 @@ NOISY = {  # part 5: what is trained -> the run, of the two methods that are sam
     "TDD, eta 0.3, all stops below, 3e-4": NOISE,
     "TDD, eta 0.3, all stops below, 5e-4": "far-lr5e-4",
     "CTM, 1.5e-4": "ctm-lr1.5e-4",
-    "CTM, 3e-4": "ctm-lr3e-4",
+    "CTM, 3e-4": CTM,
     "CTM, 5e-4": "ctm",
 }
 METRICS = "fid,kid,clip,teacher"
@@ -107,7 +108,11 @@ def ablations(folder: Path, size: Size) -> Iterator[Task]:
         ("early", ["tdd"], {"steps": "5-7", "schedule": "equal,early"}),
         ("targets", ["one-set"], {"steps": STEPS}),
         ("samplers", [*METHODS, "tdd-steps"], {"steps": "4,8", "eta": "0,0.2"}),
-        ("noise", [NOISY["TDD, eta 0.3, 5e-4"], NOISE], {"steps": STEPS, "guidance": GUIDANCE, "eta": "0.2"}),
+        (
+            "noise",
+            [NOISY["TDD, eta 0.3, 5e-4"], NOISE, CTM],
+            {"steps": STEPS, "guidance": GUIDANCE, "eta": "0.2"},
+        ),
         ("eta", ["tdd", "eta-0.3", "eta-0.2", "eta-0.1"], {"steps": "4", "eta": "0,0.1,0.2,0.3"}),
     ]
     for name in dict.fromkeys(name for _, names, _ in measured for name in names):

@@ -1,6 +1,6 @@
 # make demo    install into .venv, distil the bundled miniature, draw a fox with it
 # make test    install into .venv, run the whole test suite
-# make study   what docs/study.csv lacks of the comparison of methods (all of it: 5 to 7 hours on 2 cores)
+# make study   what docs/study.csv lacks of the comparison of methods (all of it: 6 to 8 hours on 2 cores)
 # make lint    ruff and mypy            make clean    remove .venv and what the tools left
 PYTHON ?= python3
 VENV   ?= .venv

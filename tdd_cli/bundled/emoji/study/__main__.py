@@ -1,7 +1,7 @@
 """Carries out the study, or what is missing of it, and writes docs/study.md with its pictures.
 
 python -m tdd_cli.bundled.emoji.study --dry-run       # the commands, and which are done
-python -m tdd_cli.bundled.emoji.study                 # five to seven hours on 2 cores; may be stopped at will
+python -m tdd_cli.bundled.emoji.study                 # six to eight hours on 2 cores; may be stopped at will
 python -m tdd_cli.bundled.emoji.study --part 1 --seeds 0
 """
 

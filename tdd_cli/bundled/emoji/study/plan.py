@@ -73,7 +73,7 @@ class Task:
 
 @dataclass(frozen=True)
 class Size:
-    """How much is spent on the study; the defaults take five to seven hours on two cores."""
+    """How much is spent on the study; the defaults take six to eight hours on two cores."""
 
     steps: int = 300  # optimizer steps of every run
     n: int = 384  # pictures of every measurement
@@ -108,11 +108,7 @@ def ablations(folder: Path, size: Size) -> Iterator[Task]:
         ("early", ["tdd"], {"steps": "5-7", "schedule": "equal,early"}),
         ("targets", ["one-set"], {"steps": STEPS}),
         ("samplers", [*METHODS, "tdd-steps"], {"steps": "4,8", "eta": "0,0.2"}),
-        (
-            "noise",
-            [NOISY["TDD, eta 0.3, 5e-4"], NOISE, CTM],
-            {"steps": STEPS, "guidance": GUIDANCE, "eta": "0.2"},
-        ),
+        ("noise", ["eta-0.3-lr5e-4", NOISE, CTM], {"steps": STEPS, "guidance": GUIDANCE, "eta": "0.2"}),
         ("eta", ["tdd", "eta-0.3", "eta-0.2", "eta-0.1"], {"steps": "4", "eta": "0,0.1,0.2,0.3"}),
     ]
     for name in dict.fromkeys(name for _, names, _ in measured for name in names):

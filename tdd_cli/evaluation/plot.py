@@ -97,23 +97,21 @@ def plot(title: str, x_name: str, y_name: str, lines: Sequence[Line], *, known: 
 
     known  groups that have the first colours, in this order, whether they are in this plot or not
     """
-    from matplotlib import rc_context
+    from matplotlib import style
     from matplotlib.figure import Figure
 
     columns = 1 if len(lines) <= MANY else 2
     names = ["\n   ".join(textwrap.wrap(line.name, LEGEND[columns]) or [" "]) for line in lines]
     entries = sum(name.count("\n") + 1 for name in names) / columns
-    with rc_context({**STYLE, "svg.hashsalt": title}), warnings.catch_warnings():
-        warnings.simplefilter(
-            "ignore", UserWarning
-        )  # of letters the measuring font lacks; a browser has others
+    settings = {**STYLE, "svg.hashsalt": title}  # equal plots, equal files
+    with style.context(["default", settings]), warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # letters that this font lacks: a browser has them
         figure = Figure(figsize=(WIDTH, HEIGHT + ENTRY * (entries + 1)), layout="constrained")
         axes = figure.subplots()
         xs = sorted({point.x for line in lines if not line.level for point in line.points})
         gap = min((b - a for a, b in itertools.pairwise(xs)), default=1.0) * _inches_per_unit(xs)
-        handles = [
-            _draw(axes, line, look) for line, look in zip(lines, looks(lines, gap, known), strict=True)
-        ]
+        styled = zip(lines, looks(lines, gap, known), strict=True)
+        handles = [_draw(axes, line, look) for line, look in styled]
         if xs and gap >= APART:
             axes.set_xticks(xs, [f"{x:g}" for x in xs])
         axes.set(title=title, xlabel=x_name, ylabel=y_name)

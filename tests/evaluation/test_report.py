@@ -5,6 +5,7 @@ from dataclasses import replace
 from xml.etree import ElementTree
 
 import pytest
+from matplotlib import rc_context
 from PIL import Image
 
 from tdd_cli.evaluation.metrics import Figure
@@ -199,7 +200,8 @@ def test_plots_stand_in_a_page_beside_others():
     both = [plot(name, "x", "y", lines) for name in ("one", "two")]
     ids = [set(re.findall(r' id="([^"]+)"', svg)) for svg in both]
     assert ids[0].isdisjoint(ids[1])
-    assert both[0] == plot("one", "x", "y", lines)
+    with rc_context({"font.size": 30, "axes.facecolor": "black"}):  # a user's own settings
+        assert both[0] == plot("one", "x", "y", lines)
     assert INK not in both[0]
     assert "currentColor" in both[0]
 

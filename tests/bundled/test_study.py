@@ -42,7 +42,7 @@ def test_every_training_of_the_plan_is_a_recipe_that_loads(tmp_path):
         options = task.command[1:]
         sets = [value for key, value in pairwise(options) if key == "--set"]
         assert load_recipe(options[options.index("--recipe") + 1], sets).train.steps in (300, 150, 75)
-    assert len(trained) == 3 * (4 + 7 + 4 * 2 + 6) + 4 * 3  # methods, ablations, budgets, noise; rates
+    assert len(trained) == 3 * (4 + 8 + 4 * 2 + 6) + 4 * 3  # methods, ablations, budgets, noise; rates
     assert len({task.name for task in plan}) == len(plan)
 
 

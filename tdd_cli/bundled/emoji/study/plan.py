@@ -35,6 +35,7 @@ NOISY = {  # part 5: what is trained -> the run, of the two methods that are sam
     "TDD, eta 0.3, 1.5e-4": "eta-0.3-lr1.5e-4",
     "TDD, eta 0.3, 5e-4": "eta-0.3-lr5e-4",
     "TDD, eta 0.3, 1.5e-3": "eta-0.3",
+    "TDD, eta 0.5, 3e-4": "eta-0.5-lr3e-4",
     "TDD, eta 0.5, 5e-4": "eta-0.5-lr5e-4",
     "TDD, eta 0.3, all stops below, 3e-4": NOISE,
     "TDD, eta 0.3, all stops below, 5e-4": "far-lr5e-4",

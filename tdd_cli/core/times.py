@@ -22,8 +22,12 @@ def draw_teacher_steps(
 ) -> tuple[Tensor, Tensor]:
     """(t, t_prev), each [batch]: uniformly drawn solver steps t -> t_prev; the point below the first is 0."""
     index = torch.randint(len(times), (batch,), generator=generator, device=times.device)
-    below = torch.cat([times.new_zeros(1), times[:-1]])
-    return times[index], below[index]
+    return times[index], below(times)[index]
+
+
+def below(times: Tensor) -> Tensor:
+    """Where the teacher's step from each point of the grid ends [N]: the point before, 0 for the first."""
+    return torch.cat([times.new_zeros(1), times[:-1]])
 
 
 def equal(times: Tensor, k: int) -> Tensor:

@@ -18,9 +18,10 @@ import torch
 from torch import Generator, Tensor
 
 from tdd_cli.core.sampler import undershoot
-from tdd_cli.core.targets import TARGETS, Selector
-from tdd_cli.core.times import equal, solver_grid
+from tdd_cli.core.targets import Selector
+from tdd_cli.core.times import below, equal
 from tdd_cli.recipe import load_recipe
+from tdd_cli.training.assemble import make_method
 
 DRAWS = 100_000
 
@@ -35,10 +36,10 @@ class Landing(NamedTuple):
 
 def landings(times: Tensor, select: Selector, steps: int, eta: float) -> Iterator[Landing]:
     """The jumps of the equal schedule, the one to the picture left out."""
-    below = torch.cat([times.new_zeros(1), times[:-1]])
+    before = below(times)
     for t, t_next in pairwise(equal(times, steps)):
         s = undershoot(t_next, eta)
-        t_prev = below[torch.searchsorted(times, t)].repeat(DRAWS)
+        t_prev = before[torch.searchsorted(times, t)].repeat(DRAWS)
         targets = select(t_prev, Generator().manual_seed(0))
         yield Landing(int(t), int(s), (targets <= s).float().mean().item())
 
@@ -54,12 +55,11 @@ def main() -> None:
     parser.add_argument("--eta", type=float, help="of the sampler; default: the recipe's")
     args = parser.parse_args()
     recipe = load_recipe(args.recipe, args.set)
-    times = solver_grid(recipe.teacher.grid)
-    select = TARGETS[recipe.target.rule](times, **recipe.target.model_dump(exclude={"rule"}))
+    method = make_method(recipe)
     eta = recipe.sample.eta if args.eta is None else args.eta
     print("| steps | jump | targets at or below |\n|---|---|---|")
     for steps in args.steps:
-        for t, s, share in landings(times, select, steps, eta):
+        for t, s, share in landings(method.times, method.select, steps, eta):
             print(f"| {steps} | {t} to {s} | {share:.0%} |")
 
 

@@ -97,7 +97,8 @@ def main() -> None:
     half, odd = divmod(len(args.runs), 2)
     if odd:
         parser.error("name as many runs of B as of A")
-    sampling = replace(Sampling(), steps=args.steps, eta=args.eta, guidance=args.guidance)
+    own = Sampling.of(find(args.runs[0])[0])  # the grid its stops lie on
+    sampling = replace(own, steps=args.steps, eta=args.eta, guidance=args.guidance)
     pairs = list(zip(args.runs[:half], args.runs[half:], strict=True))
     print("| first jumps | the rest | FID |\n|---|---|---|")
     for relay, values in measured(pairs, sampling, args.n):
